@@ -1,0 +1,35 @@
+"""Prints the thought where somebody watches: only in a daemon that runs in the foreground on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from later.actions.base import PermanentFailure, Receipt
+from later.actions.registry import Surroundings
+from later.core.errors import InvalidTask
+from later.core.task import Task
+
+
+class ConsoleAction:
+    """One line a task, flushed; control characters are shown and not obeyed."""
+
+    name = "console"
+
+    def __init__(self, surroundings: Surroundings) -> None:
+        self._audience = surroundings.audience
+
+    def check(self, task: Task) -> None:
+        if self._audience is None:
+            raise InvalidTask("nobody would see it: this daemon has no terminal; use inbox, or run `later run` yourself")
+
+    async def perform(self, task: Task) -> Receipt:
+        if self._audience is None:
+            raise PermanentFailure("nobody would see it: this daemon has no terminal")
+        self._audience.write(f'{task.id}: "{printable(task.message)}"\n')
+        self._audience.flush()
+        return Receipt(detail="printed on the daemon's terminal")
+
+
+def printable(text: str, replace: Callable[[str], str] = lambda sign: repr(sign)[1:-1]) -> str:
+    """The text with everything that would steer a terminal made visible."""
+    return "".join(sign if sign.isprintable() else replace(sign) for sign in text)

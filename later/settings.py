@@ -1,0 +1,212 @@
+"""Every setting there is: its name, its default, and what it is for.
+
+Read from the file `~/.config/later/env` (or the one that `--env-file` names) and then from the environment, never from
+the working directory. `.env.example` lists all of them in this order.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from dotenv import dotenv_values
+from platformdirs import user_config_path, user_state_path
+from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from later.core.errors import InvalidSetting, LaterError
+from later.core.retry import RetryPolicy
+from later.core.task import Millis, check_owner, check_queue
+from later.core.when import parse_duration, parse_zone
+
+PREFIX = "LATER_"
+SOCKET_CHARACTERS = 100
+"""A unix socket's path may have 108 bytes on Linux and 104 on macOS, NUL included."""
+
+
+def _milliseconds(value: object) -> object:
+    return value if isinstance(value, int) else _translated(parse_duration, str(value))
+
+
+def _translated(check: Any, value: str) -> Any:
+    """Later's own refusals as pydantic wants to see them."""
+    try:
+        return check(value)
+    except LaterError as error:
+        raise ValueError(error.message) from None
+
+
+def _zone(name: str) -> str:
+    _translated(parse_zone, name)
+    return name
+
+
+Duration = Annotated[Millis, BeforeValidator(_milliseconds), Field(gt=0)]
+Zone = Annotated[str, AfterValidator(_zone)]
+Owner = Annotated[str, AfterValidator(lambda name: _translated(check_owner, name))]
+Queues = Annotated[
+    tuple[str, ...],
+    NoDecode,
+    BeforeValidator(lambda text: tuple(name.strip() for name in text.split(",")) if isinstance(text, str) else text),
+    AfterValidator(lambda names: tuple(_translated(check_queue, name) for name in names)),
+    Field(min_length=1),
+]
+
+
+class RetrySettings(BaseModel):
+    """When a failed action is tried again: whichever budget ends first ends the trying."""
+
+    attempts: int = Field(150, ge=1, description="performances of one occurrence")
+    within: Duration = Field(259_200_000, description="time since the moment it was meant for")
+    base: Duration = Field(5_000, description="longest pause after the first failure; doubles each time")
+    cap: Duration = Field(3_600_000, description="longest pause of all")
+
+    def policy(self) -> RetryPolicy:
+        return RetryPolicy(attempts=self.attempts, within=self.within, base=self.base, cap=self.cap)
+
+
+class EmailSettings(BaseModel):
+    """The SMTP server that takes the mail."""
+
+    host: str | None = Field(None, min_length=1, description="its name; email is off without one")
+    port: int = Field(587, ge=1, le=65535)
+    username: str | None = None
+    password: SecretStr | None = None
+    sender: str | None = Field(None, description="the From address; by default the user name, else the recipient")
+    security: Literal["starttls", "tls", "none"] = "starttls"
+
+
+class Settings(BaseSettings):
+    """What can be set, in the order of `.env.example`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter="__", extra="ignore", env_ignore_empty=True, populate_by_name=True
+    )
+
+    redis_url: SecretStr | None = Field(None, description="redis://, rediss:// or unix://; without it Later runs its own")
+    state_dir: Path = Field(default_factory=lambda: user_state_path("later"), description="where everything is kept")
+    partitions: int = Field(1, ge=1, le=16384, description="fixed when a store is first used")
+    queues: Queues = Field(("default",), description="queues that this daemon performs; all others are pulled by clients")
+
+    socket: Path | None = Field(None, description="where the API listens; api.sock in the state directory")
+    host: str = "127.0.0.1"
+    port: int | None = Field(None, ge=1, le=65535, description="no port, no TCP")
+    url: str | None = Field(None, description="where the command line finds a daemon over TCP")
+    token: SecretStr | None = Field(None, min_length=16, description="what callers over TCP must send")
+    autostart: bool = Field(True, description="whether `later add` may start a daemon where there is none")
+
+    workers: int = Field(50, ge=1, le=10_000, description="actions performed at a time")
+    batch: int = Field(50, ge=1, le=1000, description="tasks claimed at a time")
+    wakeup_before_seconds: float = Field(
+        1.0,
+        ge=0,
+        le=60,
+        validation_alias=AliasChoices("LATER_WAKEUP_BEFORE_SECONDS", "WAKEUP_BEFORE_SECONDS"),
+        description="how long before a due time the daemon makes itself ready",
+    )
+    lease_seconds: float = Field(30.0, ge=1, le=3600, description="how soon another daemon takes over a dead one's tasks")
+    timeout_seconds: float = Field(60.0, gt=0, le=86_400, description="how long one attempt may take")
+    grace_seconds: float = Field(20.0, ge=0, le=3600, description="how long a stopping daemon waits for what is running")
+    retry: RetrySettings = Field(default_factory=lambda: RetrySettings())
+
+    within: Duration = Field(1_209_600_000, description="a thought without a time comes at most this much later")
+    after: Annotated[Millis, BeforeValidator(_milliseconds), Field(ge=0)] = Field(
+        86_400_000, description="… and at least this much"
+    )
+    action: str | None = Field(None, description="what is done by default: email, desktop or inbox, the first that works")
+    to: str | None = Field(None, description="to whom, where a task does not say")
+    zone: Zone | None = Field(None, description="the time zone of callers who send none, else UTC")
+    owner: Owner | None = Field(None, description="who callers with LATER_TOKEN are; the daemon's own user by default")
+
+    email: EmailSettings = Field(default_factory=lambda: EmailSettings())
+
+    log: Literal["auto", "console", "json"] = "auto"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @property
+    def socket_path(self) -> Path:
+        return self.socket or self.state_dir / "api.sock"
+
+    @property
+    def lease(self) -> Millis:
+        return int(self.lease_seconds * 1000)
+
+
+def default_env_file() -> Path:
+    """Where settings are kept for good."""
+    return user_config_path("later") / "env"
+
+
+def load(env_file: Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+    """The settings of the file (if it is there) and then of the environment; raises InvalidSetting."""
+    path = env_file or default_env_file()
+    environ = os.environ if environ is None else environ
+    if env_file is not None and not path.is_file():
+        raise InvalidSetting(f"there is no file {path}; --env-file must name one with lines such as LATER_WORKERS=50")
+    kept = _read(path)
+    _refuse_unknown([*kept, *environ])
+    try:
+        settings = Settings(_env_file=path if kept else None, _env_file_encoding="utf-8")
+    except ValidationError as error:
+        raise InvalidSetting(_explain(error)) from None
+    _refuse_unusable(settings)
+    return settings
+
+
+def names() -> list[str]:
+    """Every setting's name as it stands in the environment, in order."""
+    found: list[str] = []
+    for name, field in Settings.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            found += [f"{PREFIX}{name}__{inner}".upper() for inner in kind.model_fields]
+        else:
+            found.append(f"{PREFIX}{name}".upper())
+    return found
+
+
+def _read(path: Path) -> dict[str, str | None]:
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise InvalidSetting(f"{path} cannot be read: {error.strerror}; it should belong to you, mode 0600") from None
+    kept = dotenv_values(path, interpolate=False)
+    secret = [name for name in kept if name.endswith(("PASSWORD", "TOKEN", "REDIS_URL"))]
+    if secret and mode & (stat.S_IRGRP | stat.S_IROTH):
+        raise InvalidSetting(f"{path} holds {secret[0]} and others can read it; run: chmod 600 {path}")
+    return kept
+
+
+def _refuse_unknown(given: Iterable[str]) -> None:
+    known = names()
+    for name in given:
+        if name.upper().startswith(PREFIX) and name.upper() not in known:
+            close = get_close_matches(name.upper(), known, n=1)
+            meant = f"did you mean {close[0]}?" if close else "the README lists those there are"
+            raise InvalidSetting(f"there is no setting {name}; {meant}")
+
+
+def _refuse_unusable(settings: Settings) -> None:
+    if settings.port is not None and settings.token is None:
+        raise InvalidSetting("LATER_PORT opens the API to the network, so LATER_TOKEN must be set: openssl rand -hex 32")
+    if settings.after >= settings.within:
+        raise InvalidSetting("LATER_AFTER must be shorter than LATER_WITHIN: the earliest moment comes before the latest")
+    if len(str(settings.socket_path).encode()) > SOCKET_CHARACTERS:
+        raise InvalidSetting(
+            f"{settings.socket_path} is too long for a socket; set LATER_STATE_DIR or LATER_SOCKET to at most "
+            f"{SOCKET_CHARACTERS} characters"
+        )
+
+
+def _explain(error: ValidationError) -> str:
+    """The first thing that is wrong, by the setting's name and without its value, which may be secret."""
+    first = error.errors(include_input=False, include_url=False)[0]
+    where = [str(part) for part in first["loc"]]
+    name = where[0] if where[0].isupper() else PREFIX + "__".join(where[:2] if where[0] in ("retry", "email") else where[:1])
+    return f"{name.upper()}: {first['msg'].removeprefix('Value error, ')}"

@@ -1,0 +1,1 @@
+"""Where live tasks are kept. Only this package speaks Redis."""

@@ -1,0 +1,107 @@
+"""Every call to the server goes through here: one attempt, a deadline, and errors in Later's words."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+import redis.asyncio as redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    ConnectionError,
+    NoPermissionError,
+    OutOfMemoryError,
+    RedisError,
+    ResponseError,
+    TimeoutError,
+)
+
+from later.clock import Clock
+from later.core.errors import InvalidSetting, StoreFull, StoreUnavailable
+from later.store.contact import Contact
+from later.store.scripts import Argument, Script
+
+CONNECT_S = 2.0
+REPLY_S = 5.0
+CONNECTIONS = 64
+
+WAITING = ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "MISCONF", "TRYAGAIN", "BUSY", "NOREPLICAS")
+"""Error replies that name a state of the server which passes, and in which one waits."""
+
+Answer = TypeVar("Answer")
+
+
+def connect(url: str, **options: Any) -> redis.Redis:
+    """A client that never repeats a command by itself: after a lost reply nobody knows whether it was carried out."""
+    try:
+        return redis.Redis.from_url(
+            url,
+            decode_responses=True,
+            encoding_errors="surrogateescape",
+            protocol=2,
+            retry=Retry(NoBackoff(), 0),
+            socket_connect_timeout=CONNECT_S,
+            socket_timeout=REPLY_S,
+            **options,
+        )
+    except ValueError as error:
+        raise InvalidSetting(
+            f"LATER_REDIS_URL is not a usable address ({error}); use redis://, rediss:// or unix://"
+        ) from None
+
+
+class Calls:
+    """Commands and scripts on one server."""
+
+    def __init__(self, server: redis.Redis, contact: Contact, clock: Clock) -> None:
+        self._server = server
+        self._contact = contact
+        self._clock = clock
+
+    async def command(self, *words: Argument) -> Any:
+        """One command. Raises StoreUnavailable, StoreFull."""
+        return await self._ask(lambda: self._server.execute_command(*words))
+
+    async def snapshot(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
+        """Several reads as of one moment. Raises StoreUnavailable."""
+
+        async def read() -> list[Any]:
+            async with self._server.pipeline(transaction=True) as pipeline:
+                for words in commands:
+                    pipeline.execute_command(*words)
+                return await pipeline.execute(raise_on_error=False)
+
+        return await self._ask(read)
+
+    async def script(
+        self, script: Script, keys: Sequence[str], arguments: Sequence[Argument], *, transaction: bool = False
+    ) -> Any:
+        """A script's answer without the server's time, with which every one begins. Raises StoreUnavailable, StoreFull."""
+        sent = self._clock.monotonic()
+        run = script.run_in_transaction if transaction else script.run
+        now_us, *answer = await self._ask(lambda: run(self._server, keys, arguments))
+        self._contact.heard(int(now_us), sent)
+        return answer
+
+    async def _ask(self, ask: Callable[[], Awaitable[Answer]]) -> Answer:
+        try:
+            answer = await ask()
+        except OutOfMemoryError as error:
+            raise StoreFull from error
+        except (AuthenticationError, NoPermissionError) as error:
+            raise StoreUnavailable(f"the store refuses this user: {error}") from error
+        except (ConnectionError, TimeoutError, OSError) as error:
+            self._contact.missed(error)
+            raise StoreUnavailable from error
+        except ResponseError as error:
+            if str(error).startswith(WAITING):
+                self._contact.missed(error)
+                raise StoreUnavailable(f"the store cannot serve now: {error}") from error
+            raise
+        except RedisError as error:
+            self._contact.missed(error)
+            raise StoreUnavailable from error
+        self._contact.answered()
+        return answer

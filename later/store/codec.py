@@ -1,0 +1,179 @@
+"""Records as Redis holds them ↔ tasks. Few fields that scripts read; the rest packed in one, `spec`.
+
+A field that has its default is left out of the record: no attempts, version 1, first occurrence.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from later.core.lifecycle import Settlement
+from later.core.past import Transition
+from later.core.task import Failure, Millis, Spec, Status, Task, Window
+from later.store.base import Movement
+
+FORMAT = "1"
+
+Fields = Mapping[str, str]
+
+
+class Unreadable(ValueError):
+    """This is not a record that this version of Later can read."""
+
+
+def pack_spec(spec: Spec) -> str:
+    """The packed field: equal specs give equal text, so that scripts can compare them."""
+    said = {
+        "action": spec.action,
+        "message": spec.message,
+        "to": spec.to,
+        "payload": spec.payload,
+        "options": spec.options,
+        "zone": spec.zone,
+        "rule": spec.rule,
+    }
+    return _dump({key: value for key, value in said.items() if value not in (None, "")})
+
+
+def pack(task: Task, *, lane: str) -> list[str]:
+    """A new task's record as `field, value, …`; `lane` is the queue as keys name it."""
+    record = ["uid", task.uid, "queue", lane, "spec", pack_spec(task.spec), "created", str(task.created), "format", FORMAT]
+    if task.nominal is not None:
+        record += ["nominal", str(task.nominal)]
+    if task.window is not None:
+        record += ["window", pack_window(task.window)]
+    if task.occurrence != 1:
+        record += ["occurrence", str(task.occurrence)]
+    return record
+
+
+def pack_window(window: Window) -> str:
+    return f"{window.since} {window.until}"
+
+
+def pack_changes(settlement: Settlement) -> str:
+    """What a settlement changes in a record that stays, as a JSON list of `field, value, …`."""
+    return _dump(
+        [
+            "attempts", str(settlement.attempts),
+            "crashes", str(settlement.crashes),
+            "failures", _dump([[failure.at, failure.reason] for failure in settlement.failures]),
+        ]
+    )  # fmt: skip
+
+
+def pack_entry(settlement: Settlement) -> str:
+    """What a settlement adds to the record in the outbox."""
+    entry: dict[str, Any] = {"due": settlement.task.due, "started": settlement.started, "attempts": settlement.attempts}
+    if settlement.failures:
+        entry["failures"] = [[failure.at, failure.reason] for failure in settlement.failures]
+    if settlement.receipt is not None:
+        entry["receipt"] = {"detail": settlement.receipt.detail, **settlement.receipt.data}
+    return _dump(entry)
+
+
+def pack_movement(movement: Movement) -> tuple[str, str]:
+    """What a movement changes in the record and what it drops from it, each a JSON list or empty."""
+    changes: list[str] = []
+    drop: list[str] = []
+    if movement.spec is not None:
+        changes += ["spec", pack_spec(movement.spec)]
+    if movement.nominal is not None:
+        changes += ["nominal", str(movement.nominal)]
+        if movement.window is None:
+            drop.append("window")
+        else:
+            changes += ["window", pack_window(movement.window)]
+    if movement.afresh:
+        drop += ["attempts", "crashes", "failures"]
+    return _dump(changes) if changes else "", _dump(drop) if drop else ""
+
+
+def unpack(name: str, fields: Fields, *, status: Status, due: Millis | None, **known: Any) -> Task:
+    """The task of a record. `known` overrides what the record says; raises Unreadable."""
+    try:
+        owner, _, task_id = name.partition("/")
+        read: dict[str, Any] = {
+            "owner": owner,
+            "id": task_id,
+            "uid": fields["uid"],
+            "queue": fields["queue"].rpartition("/")[2],
+            "status": status,
+            "due": due,
+            "created": int(fields["created"]),
+            "updated": int(fields.get("updated") or fields["created"]),
+            "version": int(fields.get("version", 1)),
+            "occurrence": int(fields.get("occurrence", 1)),
+            "attempts": int(fields.get("attempts", 0)),
+            "crashes": int(fields.get("crashes", 0)),
+            "claim": int(fields.get("claim", 0)),
+            "holder": fields.get("holder", ""),
+            "cancel": "cancel" in fields,
+            **_unpack_spec(fields["spec"]),
+        }
+        if "nominal" in fields:
+            read["nominal"] = int(fields["nominal"])
+        if "window" in fields:
+            since, _, until = fields["window"].partition(" ")
+            read["window"] = Window(since=int(since), until=int(until))
+        if "failures" in fields:
+            read["failures"] = _unpack_failures(json.loads(fields["failures"]))
+        return Task(**{**read, **known})
+    except (KeyError, ValueError, TypeError, AttributeError) as damage:
+        raise Unreadable(f"the record of {name[:200]!r} cannot be read: {damage!r}") from damage
+
+
+def unpack_transition(partition: int, key: str, fields: Fields) -> Transition:
+    """An entry of the outbox; raises Unreadable."""
+    try:
+        entry = json.loads(fields["entry"])
+        due = _moment(entry.get("due"))
+        known: dict[str, Any] = {"updated": int(fields["at"])}
+        if "attempts" in entry:
+            known["attempts"] = int(entry["attempts"])
+        if "failures" in entry:
+            known["failures"] = _unpack_failures(entry["failures"])
+        task = unpack(fields["name"], fields, status=Status(fields["status"]), due=due, **known)
+        return Transition(
+            partition=partition,
+            key=key,
+            task=task,
+            at=int(fields["at"]),
+            started=entry.get("started"),
+            receipt=entry.get("receipt"),
+        )
+    except (KeyError, ValueError, TypeError, AttributeError) as damage:
+        raise Unreadable(f"entry {key} of the outbox cannot be read: {damage!r}") from damage
+
+
+def score(text: str | float | None) -> Millis | None:
+    """A ZSET's score as a moment; None for none and for +inf, which stands for: not scheduled."""
+    return _moment(text)
+
+
+def pairs(flat: Sequence[str]) -> dict[str, str]:
+    """`[field, value, …]` as a dict."""
+    each = iter(flat)
+    return dict(zip(each, each, strict=True))
+
+
+def _moment(value: str | float | None) -> Millis | None:
+    if value is None or value == "":
+        return None
+    number = float(value)
+    return None if number == float("inf") else int(number)
+
+
+def _unpack_spec(text: str) -> dict[str, Any]:
+    said = json.loads(text)
+    return {field: said[field] for field in ("action", "message", "to", "payload", "options", "zone", "rule") if field in said}
+
+
+def _unpack_failures(links: Sequence[Sequence[Any]]) -> tuple[Failure, ...]:
+    return tuple(Failure(at=int(at), reason=str(reason)) for at, reason in links)
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)

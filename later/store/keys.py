@@ -1,0 +1,90 @@
+"""The names of all keys. Every key of a partition has its hash tag, so that a script never crosses a slot."""
+
+from __future__ import annotations
+
+from binascii import crc_hqx
+from dataclasses import dataclass
+
+META = "later:meta"
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """One line of due tasks: a queue, as keys name it, within a partition."""
+
+    partition: int
+    queue: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """Where things are: how many partitions, and which queues are performed by daemons."""
+
+    partitions: int
+    own_queues: frozenset[str]
+
+    def partition(self, owner: str) -> int:
+        """The partition with all keys of this owner: crc16(owner) mod partitions (CRC-16/XMODEM, as Redis Cluster)."""
+        return crc_hqx(owner.encode(), 0) % self.partitions
+
+    def queue(self, owner: str, queue: str) -> str:
+        """The queue as keys name it: one that clients pull from belongs to its owner."""
+        return queue if queue in self.own_queues else f"{owner}/{queue}"
+
+    def lane(self, owner: str, queue: str) -> Lane:
+        return Lane(self.partition(owner), self.queue(owner, queue))
+
+
+def root(partition: int) -> str:
+    """What every key of the partition begins with; scripts build the keys of single tasks from it."""
+    return f"later:{{{partition}}}:"
+
+
+def task(partition: int, name: str) -> str:
+    """HASH: the record of `<owner>/<id>`."""
+    return f"{root(partition)}task:{name}"
+
+
+def user(partition: int, owner: str) -> str:
+    """ZSET: the per-user list, id → due ms (+inf: not scheduled)."""
+    return f"{root(partition)}user:{owner}"
+
+
+def created(partition: int) -> str:
+    """ZSET: not scheduled, or paused; name → since when."""
+    return f"{root(partition)}created"
+
+
+def due(partition: int, queue: str) -> str:
+    """ZSET: pending; name → due ms."""
+    return f"{root(partition)}due:{queue}"
+
+
+def running(partition: int, queue: str) -> str:
+    """ZSET: claimed; name → lease end ms."""
+    return f"{root(partition)}running:{queue}"
+
+
+def failed(partition: int) -> str:
+    """ZSET: dead letters; name → failed-at ms."""
+    return f"{root(partition)}failed"
+
+
+def quarantine(partition: int) -> str:
+    """ZSET: names whose records cannot be read → found-at ms."""
+    return f"{root(partition)}quarantine"
+
+
+def claims(partition: int) -> str:
+    """STRING: the last claim's number."""
+    return f"{root(partition)}claims"
+
+
+def outbox(partition: int) -> str:
+    """STREAM: final transitions."""
+    return f"{root(partition)}outbox"
+
+
+def wake(partition: int) -> str:
+    """Channel: the queue whose head has become sooner."""
+    return f"{root(partition)}wake"

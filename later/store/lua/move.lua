@@ -1,0 +1,57 @@
+#!lua flags=allow-oom
+-- move: change a task because its owner asks: schedule, snooze, execute, retry, pause, resume, update, cancel.
+-- KEYS  1 record  2 user  3 created  4 failed  5 outbox
+-- ARGV  1 root  2 name  3 id  4 status to move to, or '' to stay  5 due ms, or ''
+--       6 the states it may be in, each with a space before and after  7 version, or ''  8 wake channel
+--       9 changes of the record: JSON [field, value, …], or ''  10 fields to drop: JSON [field, …], or ''
+-- Returns {now µs, 'moved' | 'withdrawn' | 'absent' | 'state' | 'version', status, lease end ms or false}
+--   withdrawn: it is running; its settlement will end it as cancelled
+local record, user, created, failed, outbox = unpack(KEYS)
+local root, name, id, to, at, states, version, channel, changes, drop = unpack(ARGV)
+local time = redis.call('TIME')
+local now_us = time[1] * 1000000 + time[2]
+local now = math.floor(now_us / 1000)
+local stamp = string.format('%.0f', now_us)
+
+local is = redis.call('HMGET', record, 'queue', 'version', 'nominal')
+local queue = is[1]
+if not queue then return {stamp, 'absent', '', false} end
+local due, running = root .. 'due:' .. queue, root .. 'running:' .. queue
+local sets = {pending = due, created = created, failed = failed}
+local lease = redis.call('ZSCORE', running, name)
+local status = lease and 'running'
+for state, set in pairs(sets) do
+  if not status and redis.call('ZSCORE', set, name) then status = state end
+end
+
+if not status then return {stamp, 'absent', '', false} end
+if version ~= '' and version ~= (is[2] or '1') then return {stamp, 'version', status, lease} end
+if status == 'running' and to == 'cancelled' then
+  redis.call('HSET', record, 'cancel', 1)
+  return {stamp, 'withdrawn', status, lease}
+end
+if not string.find(states, ' ' .. status .. ' ', 1, true) then return {stamp, 'state', status, lease} end
+
+if to == 'cancelled' then
+  redis.call('XADD', outbox, '*', 'name', name, 'status', to, 'at', now, 'entry',
+    cjson.encode({due = redis.call('ZSCORE', user, id)}), unpack(redis.call('HGETALL', record)))
+  redis.call('ZREM', sets[status], name)
+  redis.call('DEL', record)
+  redis.call('ZREM', user, id)
+  return {stamp, 'moved', to, false}
+end
+redis.call('HINCRBY', record, 'version', is[2] and 1 or 2)
+redis.call('HSET', record, 'updated', now)
+if changes ~= '' then redis.call('HSET', record, unpack(cjson.decode(changes))) end
+if drop ~= '' then redis.call('HDEL', record, unpack(cjson.decode(drop))) end
+if to == 'pending' then
+  local head = redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')[2]
+  if at == '' then at = redis.call('ZSCORE', user, id) end
+  redis.call('ZADD', user, at, id)
+  redis.call('ZADD', due, at, name)
+  if not head or tonumber(at) < tonumber(head) then redis.call('PUBLISH', channel, queue) end
+elseif to == 'created' then
+  redis.call('ZADD', created, now, name)
+end
+if to ~= '' and to ~= status then redis.call('ZREM', sets[status], name) end
+return {stamp, 'moved', to == '' and status or to, false}

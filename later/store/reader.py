@@ -1,0 +1,140 @@
+"""The reading side of the Redis store: single tasks, lists and counts. Changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import structlog
+from redis.exceptions import ResponseError
+
+from later.core.task import LIVE, Millis, Status, Task
+from later.store import codec, keys
+from later.store.base import Overdue, Page
+from later.store.calls import Calls
+from later.store.keys import Lane, Layout
+
+log = structlog.get_logger()
+
+
+class Reader:
+    """Reads what the scripts have written."""
+
+    def __init__(self, calls: Calls, layout: Layout) -> None:
+        self._calls = calls
+        self._layout = layout
+
+    async def read(self, owner: str, ids: Sequence[str]) -> list[Task | None]:
+        """These tasks of the owner as of one moment; None for what is not there or cannot be read."""
+        if not ids:
+            return []
+        partition = self._layout.partition(owner)
+        names = [f"{owner}/{task_id}" for task_id in ids]
+        queues = sorted(self._layout.own_queues)
+        answer = await self._calls.snapshot(
+            [
+                ("ZMSCORE", keys.user(partition, owner), *ids),
+                ("ZMSCORE", keys.created(partition), *names),
+                ("ZMSCORE", keys.failed(partition), *names),
+                *(("ZMSCORE", keys.running(partition, queue), *names) for queue in queues),
+                *(("HGETALL", keys.task(partition, name)) for name in names),
+            ]
+        )
+        dues, created, failed, *rest = answer
+        leases = rest[: len(queues)]
+        tasks: list[Task | None] = []
+        for at, (name, record) in enumerate(zip(names, rest[len(queues) :], strict=True)):
+            lease = next((ends[at] for ends in leases if ends[at] is not None), None)
+            tasks.append(_task(name, record, due=dues[at], created=created[at], failed=failed[at], lease=lease))
+        return tasks
+
+    async def page(self, owner: str, *, statuses: frozenset[Status], cursor: str | None, limit: int) -> Page:
+        """The owner's tasks in these states, from the cursor on, in due order."""
+        begin = int(cursor or 0)
+        found: list[Task] = []
+        user = keys.user(self._layout.partition(owner), owner)
+        while True:
+            ids = await self._calls.command("ZRANGE", user, begin, begin + limit - 1)
+            for position, task in enumerate(await self.read(owner, ids), begin):
+                if len(found) == limit:
+                    return Page(tasks=found, next=str(position))
+                if task is not None and task.status in statuses:
+                    found.append(task)
+            begin += len(ids)
+            if len(ids) < limit:
+                return Page(tasks=found, next=None)
+
+    async def head(self, lane: Lane) -> Millis | None:
+        """When the lane's next task is due."""
+        first = await self._calls.command("ZRANGE", keys.due(lane.partition, lane.queue), 0, 0, "WITHSCORES")
+        return codec.score(first[1]) if first else None
+
+    async def overdue(self, lane: Lane, now: Millis) -> Overdue:
+        """What of the lane waits past its time."""
+        due = keys.due(lane.partition, lane.queue)
+        count, first = await self._calls.snapshot(
+            [("ZCOUNT", due, "-inf", now), ("ZRANGE", due, 0, 0, "WITHSCORES")]
+        )
+        head = codec.score(first[1]) if first else None
+        return Overdue(count=count, late=max(0, now - head) if head is not None else 0)
+
+    async def counts(self) -> Mapping[str, int]:
+        """How many tasks of all owners are in which state; tasks in pulled queues are not counted as pending or running."""
+        total = dict.fromkeys((*(status.value for status in LIVE), "quarantined", "outbox"), 0)
+        for partition in range(self._layout.partitions):
+            queues = sorted(self._layout.own_queues)
+            rows = [
+                ("created", "ZCARD", keys.created(partition)),
+                ("failed", "ZCARD", keys.failed(partition)),
+                ("quarantined", "ZCARD", keys.quarantine(partition)),
+                ("outbox", "XLEN", keys.outbox(partition)),
+                *(("pending", "ZCARD", keys.due(partition, queue)) for queue in queues),
+                *(("running", "ZCARD", keys.running(partition, queue)) for queue in queues),
+            ]
+            answer = await self._calls.snapshot([(command, key) for _, command, key in rows])
+            for (name, _, _), count in zip(rows, answer, strict=True):
+                total[name] += count
+        return total
+
+    async def failed_of(self, owner: str) -> int:
+        """How many of the owner's tasks have failed."""
+        names = await self._calls.command("ZRANGE", keys.failed(self._layout.partition(owner)), 0, -1)
+        return sum(name.startswith(f"{owner}/") for name in names)
+
+    async def describe(self) -> Mapping[str, Any]:
+        """The server's kind and version, and the settings on which promises rest (None where it does not tell)."""
+        info = await self._calls.command("INFO", "all")
+        config: dict[str, str] = {}
+        for parameter in ("appendonly", "appendfsync", "maxmemory", "maxmemory-policy", "dir"):
+            try:
+                config.update(codec.pairs(await self._calls.command("CONFIG", "GET", parameter)))
+            except ResponseError:
+                continue
+        version = info.get("valkey_version") or info.get("redis_version")
+        return {
+            "kind": "valkey" if "valkey_version" in info else "redis",
+            "version": version,
+            "compatible": info.get("redis_version"),
+            "role": info.get("role"),
+            "memory": info.get("used_memory"),
+            **config,
+        }
+
+
+def _task(
+    name: str, record: Any, *, due: str | None, created: str | None, failed: str | None, lease: str | None
+) -> Task | None:
+    if not record or isinstance(record, Exception):
+        return None
+    status = Status.PENDING
+    if lease is not None:
+        status = Status.RUNNING
+    elif created is not None:
+        status = Status.CREATED
+    elif failed is not None:
+        status = Status.FAILED
+    try:
+        return codec.unpack(name, record, status=status, due=codec.score(due), lease_until=codec.score(lease))
+    except codec.Unreadable as damage:
+        log.warning("record_unreadable", task=name, error=str(damage))
+        return None

@@ -1,0 +1,282 @@
+"""The store on Redis or Valkey ≥ 7.0. The set a task is in is its state; each transition is one script."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import structlog
+
+from later.clock import Clock
+from later.core.errors import Conflict, IdTaken, InvalidSetting, NotFound, StoreFull, TaskRunning
+from later.core.lifecycle import Settlement
+from later.core.task import Millis, Status, Task
+from later.store import codec, keys
+from later.store.base import Added, Claim, Held, Moved, Movement, Overdue, Page, Recovered, Settled
+from later.store.calls import CONNECTIONS, Calls, connect
+from later.store.contact import Contact
+from later.store.keys import Lane
+from later.store.outbox import RedisOutbox
+from later.store.reader import Reader
+from later.store.scripts import Argument, Script
+from later.store.wakes import QUIET_S, Wakes
+
+OUTBOX_LIMIT = 100_000
+"""Adds are refused beyond this many transitions that nobody has kept: better no new task than a lost past."""
+
+log = structlog.get_logger()
+
+
+class RedisStore:
+    """Keeps live tasks on a server of its own or of somebody else's."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        clock: Clock,
+        holder: str,
+        own_queues: frozenset[str] = frozenset({"default"}),
+        partitions: int = 1,
+        lease: Millis = 30_000,
+    ) -> None:
+        """`own_queues` are performed by daemons; every other queue belongs to its owner and is pulled by clients."""
+        self.url = url
+        self.holder = holder
+        self.partitions = partitions
+        self._layout = keys.Layout(partitions=partitions, own_queues=own_queues)
+        self._clock = clock
+        self._contact = Contact(clock, tolerance=lease / 3000)
+        self._server = connect(url, max_connections=CONNECTIONS)
+        self._listener = connect(url, health_check_interval=int(QUIET_S))
+        self._calls = Calls(self._server, self._contact, clock)
+        self._wakes = Wakes(self._listener, partitions)
+        self._reader = Reader(self._calls, self._layout)
+        self.outbox = RedisOutbox(self._calls, partitions)
+        self._add, self._claim, self._extend, self._settle, self._move, self._recover = map(
+            Script, ("add", "claim", "extend", "settle", "move", "recover")
+        )
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[None]:
+        try:
+            await self._open()
+            yield
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._server.aclose()
+                await self._listener.aclose()
+
+    async def listen(self) -> None:
+        await self._wakes.listen()
+
+    def now(self) -> Millis:
+        return self._contact.now()
+
+    def instant(self, moment: Millis) -> float:
+        return self._contact.instant(moment)
+
+    def steady_for(self) -> float:
+        return self._contact.steady_for()
+
+    async def ping(self) -> None:
+        sent = self._clock.monotonic()
+        seconds, micros = await self._calls.command("TIME")
+        self._contact.heard(int(seconds) * 1_000_000 + int(micros), sent)
+
+    async def add(self, task: Task) -> Added:
+        partition = self._layout.partition(task.owner)
+        queue = self._layout.queue(task.owner, task.queue)
+        [answer] = await self._calls.script(
+            self._add,
+            [
+                keys.task(partition, task.name),
+                keys.user(partition, task.owner),
+                keys.created(partition),
+                keys.due(partition, queue),
+                keys.failed(partition),
+                keys.outbox(partition),
+            ],
+            [
+                task.name,
+                task.id,
+                "" if task.due is None else task.due,
+                keys.wake(partition),
+                queue,
+                OUTBOX_LIMIT,
+                *codec.pack(task, lane=queue),
+            ],
+        )
+        match answer:
+            case "added" | "replaced":
+                return Added(task=task, kept=False, replaced=answer == "replaced")
+            case "kept":
+                return Added(task=await self.get(task.owner, task.id) or task, kept=True)
+            case "taken":
+                raise IdTaken(f"{task.id!r} is another task already, and it stays; choose another id or change that task")
+            case _:
+                raise StoreFull("too many finished tasks wait to be archived, so nothing new is kept; is a daemon running?")
+
+    async def claim(self, lane: Lane, *, limit: int, lease: Millis) -> Claim:
+        root = keys.root(lane.partition)
+        number, head, *taken = await self._calls.script(
+            self._claim,
+            [
+                keys.due(lane.partition, lane.queue),
+                keys.running(lane.partition, lane.queue),
+                keys.claims(lane.partition),
+                keys.quarantine(lane.partition),
+            ],
+            [root, limit, lease, self.holder],
+        )
+        tasks = []
+        for name, due, flat in taken:
+            try:
+                known = {"claim": int(number), "holder": self.holder}
+                tasks.append(codec.unpack(name, codec.pairs(flat), status=Status.RUNNING, due=codec.score(due), **known))
+            except codec.Unreadable as damage:
+                await self._quarantine(lane, name, damage)
+        return Claim(tasks=tasks, next_due=codec.score(head))
+
+    async def extend(self, tasks: Sequence[Task], *, lease: Millis) -> Sequence[Held]:
+        held: dict[str, Held] = {}
+        for lane, group in self._by_lane(tasks).items():
+            words = [word for task in group for word in (task.name, task.claim)]
+            answer = await self._calls.script(
+                self._extend, [keys.running(lane.partition, lane.queue)], [keys.root(lane.partition), lease, *words]
+            )
+            held.update(zip((task.name for task in group), map(Held, answer), strict=True))
+        return [held[task.name] for task in tasks]
+
+    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
+        by_name = {settlement.task.name: settlement for settlement in settlements}
+        results: dict[str, Settled] = {}
+        for lane, group in self._by_lane([settlement.task for settlement in settlements]).items():
+            answer = await self._calls.script(
+                self._settle,
+                [
+                    keys.due(lane.partition, lane.queue),
+                    keys.running(lane.partition, lane.queue),
+                    keys.failed(lane.partition),
+                    keys.quarantine(lane.partition),
+                    keys.outbox(lane.partition),
+                ],
+                [keys.root(lane.partition), *(word for task in group for word in _item(by_name[task.name]))],
+                transaction=True,
+            )
+            results.update(zip((task.name for task in group), map(Settled, answer), strict=True))
+        self.outbox.written()
+        return [results[settlement.task.name] for settlement in settlements]
+
+    async def recover(self, lane: Lane, *, limit: int, every: bool = False) -> Recovered:
+        count, next_end = await self._calls.script(
+            self._recover,
+            [
+                keys.due(lane.partition, lane.queue),
+                keys.running(lane.partition, lane.queue),
+                keys.quarantine(lane.partition),
+            ],
+            [keys.root(lane.partition), limit, "+inf" if every else ""],
+        )
+        return Recovered(count=count, next_end=codec.score(next_end))
+
+    async def move(self, owner: str, task_id: str, movement: Movement) -> Moved:
+        partition, name = self._layout.partition(owner), f"{owner}/{task_id}"
+        code, status, lease_end = await self._calls.script(
+            self._move,
+            [
+                keys.task(partition, name),
+                keys.user(partition, owner),
+                keys.created(partition),
+                keys.failed(partition),
+                keys.outbox(partition),
+            ],
+            [
+                keys.root(partition),
+                name,
+                task_id,
+                movement.to or "",
+                "" if movement.due is None else movement.due,
+                f" {' '.join(movement.states)} ",
+                "" if movement.version is None else movement.version,
+                keys.wake(partition),
+                *codec.pack_movement(movement),
+            ],
+        )
+        match code:
+            case "absent":
+                raise NotFound(f"there is no live task {task_id!r}; `later list` shows those there are")
+            case "version":
+                raise Conflict(f"{task_id!r} was changed in the meantime; read it again and repeat what you want")
+            case "state" if status == Status.RUNNING:
+                until = codec.score(lease_end)
+                raise TaskRunning(f"{task_id!r} is being performed right now; try again when that is over", lease_until=until)
+            case "state":
+                raise Conflict(f"{task_id!r} is {status}, and this is only for tasks that are {_or(movement.states)}")
+        self.outbox.written()
+        return Moved(status=Status(status), withdrawn=code == "withdrawn")
+
+    async def get(self, owner: str, task_id: str) -> Task | None:
+        [task] = await self._reader.read(owner, [task_id])
+        return task
+
+    async def list(self, owner: str, *, statuses: Iterable[Status], cursor: str | None, limit: int) -> Page:
+        return await self._reader.page(owner, statuses=frozenset(statuses), cursor=cursor, limit=limit)
+
+    async def head(self, lane: Lane) -> Millis | None:
+        return await self._reader.head(lane)
+
+    async def overdue(self, lane: Lane) -> Overdue:
+        return await self._reader.overdue(lane, self.now())
+
+    async def counts(self) -> Mapping[str, int]:
+        return await self._reader.counts()
+
+    async def failed_of(self, owner: str) -> int:
+        return await self._reader.failed_of(owner)
+
+    async def describe(self) -> Mapping[str, Any]:
+        return await self._reader.describe()
+
+    async def wait(self, lane: Lane, seconds: float) -> bool:
+        return await self._wakes.wait(lane, seconds)
+
+    async def _open(self) -> None:
+        """Learn the server's time and check that its keys were made for this number of partitions."""
+        await self.ping()
+        await self._calls.command("HSETNX", keys.META, "partitions", self.partitions)
+        kept = await self._calls.command("HGET", keys.META, "partitions")
+        if kept != str(self.partitions):
+            raise InvalidSetting(
+                f"LATER_PARTITIONS is {self.partitions}, but this store was begun with {kept}; set it to {kept}"
+            )
+
+    def _by_lane(self, tasks: Sequence[Task]) -> dict[Lane, list[Task]]:
+        lanes: dict[Lane, list[Task]] = {}
+        for task in tasks:
+            lanes.setdefault(self._layout.lane(task.owner, task.queue), []).append(task)
+        return lanes
+
+    async def _quarantine(self, lane: Lane, name: str, damage: codec.Unreadable) -> None:
+        log.error("task_quarantined", task=name, error=str(damage))
+        await self._calls.command("ZADD", keys.quarantine(lane.partition), self.now(), name)
+        await self._calls.command("ZREM", keys.running(lane.partition, lane.queue), name)
+
+
+def _item(settlement: Settlement) -> list[Argument]:
+    """One settlement as the script reads it."""
+    stays = settlement.due is not None or settlement.status is Status.FAILED
+    return [
+        settlement.task.name,
+        settlement.task.claim,
+        settlement.status or "",
+        "" if settlement.due is None else settlement.due,
+        codec.pack_changes(settlement) if stays else "",
+        codec.pack_entry(settlement) if settlement.status or settlement.task.cancel else "",
+    ]
+
+
+def _or(states: Iterable[Status]) -> str:
+    return " or ".join(sorted(states))
