@@ -10,7 +10,7 @@ import structlog
 
 
 def configure(style: Literal["auto", "console", "json"], level: str, stream: TextIO | None = None) -> None:
-    """Send events of this level and above to the stream (stderr by default), and those of libraries from warnings up."""
+    """Send events of this level and above to the stream (stderr by default); libraries are heard from warnings up."""
     out = stream or sys.stderr
     for_people = style == "console" or (style == "auto" and out.isatty())
     renderer: structlog.typing.Processor = (

@@ -15,7 +15,15 @@ from typing import Annotated, Any, Literal
 
 from dotenv import dotenv_values
 from platformdirs import user_config_path, user_state_path
-from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from later.core.errors import InvalidSetting, LaterError
@@ -84,13 +92,21 @@ class Settings(BaseSettings):
     """What can be set, in the order of `.env.example`."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_nested_delimiter="__", extra="ignore", env_ignore_empty=True, populate_by_name=True
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        extra="ignore",
+        env_ignore_empty=True,
+        populate_by_name=True,
     )
 
-    redis_url: SecretStr | None = Field(None, description="redis://, rediss:// or unix://; without it Later runs its own")
+    redis_url: SecretStr | None = Field(
+        None, description="redis://, rediss:// or unix://; without it Later runs its own"
+    )
     state_dir: Path = Field(default_factory=lambda: user_state_path("later"), description="where everything is kept")
     partitions: int = Field(1, ge=1, le=16384, description="fixed when a store is first used")
-    queues: Queues = Field(("default",), description="queues that this daemon performs; all others are pulled by clients")
+    queues: Queues = Field(
+        ("default",), description="queues that this daemon performs; all others are pulled by clients"
+    )
 
     socket: Path | None = Field(None, description="where the API listens; api.sock in the state directory")
     host: str = "127.0.0.1"
@@ -108,16 +124,22 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("LATER_WAKEUP_BEFORE_SECONDS", "WAKEUP_BEFORE_SECONDS"),
         description="how long before a due time the daemon makes itself ready",
     )
-    lease_seconds: float = Field(30.0, ge=1, le=3600, description="how soon another daemon takes over a dead one's tasks")
+    lease_seconds: float = Field(
+        30.0, ge=1, le=3600, description="how soon another daemon takes over a dead one's tasks"
+    )
     timeout_seconds: float = Field(60.0, gt=0, le=86_400, description="how long one attempt may take")
-    grace_seconds: float = Field(20.0, ge=0, le=3600, description="how long a stopping daemon waits for what is running")
+    grace_seconds: float = Field(
+        20.0, ge=0, le=3600, description="how long a stopping daemon waits for what is running"
+    )
     retry: RetrySettings = Field(default_factory=lambda: RetrySettings())
 
     within: Duration = Field(1_209_600_000, description="a thought without a time comes at most this much later")
     after: Annotated[Millis, BeforeValidator(_milliseconds), Field(ge=0)] = Field(
         86_400_000, description="… and at least this much"
     )
-    action: str | None = Field(None, description="what is done by default: email, desktop or inbox, the first that works")
+    action: str | None = Field(
+        None, description="what is done by default: email, desktop or inbox, the first that works"
+    )
     to: str | None = Field(None, description="to whom, where a task does not say")
     zone: Zone | None = Field(None, description="the time zone of callers who send none, else UTC")
     owner: Owner | None = Field(None, description="who callers with LATER_TOKEN are; the daemon's own user by default")
@@ -194,9 +216,13 @@ def _refuse_unknown(given: Iterable[str]) -> None:
 
 def _refuse_unusable(settings: Settings) -> None:
     if settings.port is not None and settings.token is None:
-        raise InvalidSetting("LATER_PORT opens the API to the network, so LATER_TOKEN must be set: openssl rand -hex 32")
+        raise InvalidSetting(
+            "LATER_PORT opens the API to the network, so LATER_TOKEN must be set: openssl rand -hex 32"
+        )
     if settings.after >= settings.within:
-        raise InvalidSetting("LATER_AFTER must be shorter than LATER_WITHIN: the earliest moment comes before the latest")
+        raise InvalidSetting(
+            "LATER_AFTER must be shorter than LATER_WITHIN: the earliest moment comes before the latest"
+        )
     if len(str(settings.socket_path).encode()) > SOCKET_CHARACTERS:
         raise InvalidSetting(
             f"{settings.socket_path} is too long for a socket; set LATER_STATE_DIR or LATER_SOCKET to at most "
@@ -208,5 +234,9 @@ def _explain(error: ValidationError) -> str:
     """The first thing that is wrong, by the setting's name and without its value, which may be secret."""
     first = error.errors(include_input=False, include_url=False)[0]
     where = [str(part) for part in first["loc"]]
-    name = where[0] if where[0].isupper() else PREFIX + "__".join(where[:2] if where[0] in ("retry", "email") else where[:1])
+    name = (
+        where[0]
+        if where[0].isupper()
+        else PREFIX + "__".join(where[:2] if where[0] in ("retry", "email") else where[:1])
+    )
     return f"{name.upper()}: {first['msg'].removeprefix('Value error, ')}"

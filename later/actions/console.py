@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from later.actions.base import PermanentFailure, Receipt
 from later.actions.registry import Surroundings
 from later.core.errors import InvalidTask
@@ -17,19 +15,23 @@ class ConsoleAction:
 
     def __init__(self, surroundings: Surroundings) -> None:
         self._audience = surroundings.audience
+        self._now = surroundings.now
 
     def check(self, task: Task) -> None:
         if self._audience is None:
-            raise InvalidTask("nobody would see it: this daemon has no terminal; use inbox, or run `later run` yourself")
+            raise InvalidTask(
+                "nobody would see it: this daemon has no terminal; use inbox, or run `later run` yourself"
+            )
 
     async def perform(self, task: Task) -> Receipt:
         if self._audience is None:
             raise PermanentFailure("nobody would see it: this daemon has no terminal")
-        self._audience.write(f'{task.id}: "{printable(task.message)}"\n')
+        late = max(0, self._now() - (task.due or 0))
+        self._audience.write(f'delivered {task.id}: "{printable(task.message)}" {late} ms after its time\n')
         self._audience.flush()
         return Receipt(detail="printed on the daemon's terminal")
 
 
-def printable(text: str, replace: Callable[[str], str] = lambda sign: repr(sign)[1:-1]) -> str:
+def printable(text: str) -> str:
     """The text with everything that would steer a terminal made visible."""
-    return "".join(sign if sign.isprintable() else replace(sign) for sign in text)
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)

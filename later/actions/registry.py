@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import TextIO
 
 from later.actions.base import Action
 from later.core.errors import InvalidTask
-from later.core.task import Task
+from later.core.task import Millis, Task
 from later.settings import Settings
 
 GROUP = "later.actions"
@@ -18,9 +20,13 @@ GROUP = "later.actions"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """What an action may need to know when it is made: the settings, and who watches the daemon's output (None: nobody)."""
+    """What an action may need to know when it is made.
+
+    `now` is the store's time in milliseconds; `audience` is who watches the daemon's output (None: nobody).
+    """
 
     settings: Settings
+    now: Callable[[], Millis]
     audience: TextIO | None = None
 
 
@@ -49,6 +55,20 @@ class Registry:
             self._made[name] = door.load()(self._surroundings)
         return self._made[name]
 
+    def default(self) -> str:
+        """What is done with a thought that does not say: email where it can go out, else desktop, else the inbox."""
+        settings = self._surroundings.settings
+        if settings.email.host and settings.to:
+            return "email"
+        return "desktop" if session_bus_exists() else "inbox"
+
     def check(self, task: Task) -> None:
         """Refuse a task that could never be performed. Raises InvalidTask."""
         self.get(task.action).check(task)
+
+
+def session_bus_exists() -> bool:
+    """Whether this process belongs to somebody's desktop session."""
+    named = os.environ.get("DBUS_SESSION_BUS_ADDRESS")
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    return bool(named) or bool(runtime and Path(runtime, "bus").exists())

@@ -75,13 +75,20 @@ def judge(task: Task, policy: RetryPolicy) -> Outcome | None:
         return Withdrawn()
     if task.crashes >= policy.crashes:
         return NotPerformed(
-            reason=f"{task.crashes} daemons ended while performing it, so it is not tried again", permanent=True
+            reason=f"{task.crashes} daemons ended while performing it, so it is not tried again",
+            permanent=True,
         )
     return None
 
 
 def settle(
-    task: Task, outcome: Outcome, *, started: Millis | None, now: Millis, rng: random.Random, policy: RetryPolicy
+    task: Task,
+    outcome: Outcome,
+    *,
+    started: Millis | None,
+    now: Millis,
+    rng: random.Random,
+    policy: RetryPolicy,
 ) -> Settlement:
     """What to record of this outcome of an attempt that began at `started` (None: there was none)."""
     as_it_was = Settlement(
@@ -99,9 +106,7 @@ def settle(
         case Withdrawn():
             return replace(as_it_was, status=Status.CANCELLED, due=None)
         case Performed(receipt=receipt):
-            return replace(
-                as_it_was, status=Status.COMPLETED, due=None, attempts=task.attempts + 1, receipt=receipt
-            )
+            return replace(as_it_was, status=Status.COMPLETED, due=None, attempts=task.attempts + 1, receipt=receipt)
         case NotPerformed():
             return _after_failure(as_it_was, outcome, now=now, rng=rng, policy=policy)
 

@@ -38,4 +38,4 @@ def backoff(policy: RetryPolicy, attempt: int, rng: random.Random) -> Millis:
 
 def ceiling(policy: RetryPolicy, attempt: int) -> Millis:
     """The longest pause that `backoff` may draw after this attempt."""
-    return min(policy.cap, policy.base * 2 ** min(max(attempt, 1) - 1, 40))
+    return min(policy.cap, policy.base << min(max(attempt, 1) - 1, 40))

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
+from anyio import TASK_STATUS_IGNORED
+from anyio.abc import TaskStatus
+
 from later.core.lifecycle import Settlement
 from later.core.past import Transition
 from later.core.task import Millis, Spec, Status, Task, Window
@@ -120,13 +123,21 @@ class Store(Protocol):
     itself.
     """
 
-    partitions: int
-    outbox: Outbox
+    @property
+    def outbox(self) -> Outbox:
+        """What is past, on its way to the archive."""
+
+    @property
+    def lanes(self) -> Sequence[Lane]:
+        """The lines of due tasks that daemons perform."""
 
     def session(self) -> AbstractAsyncContextManager[None]:
-        """Reach the server and make sure that its keys are of this layout; let go of it at the end."""
+        """Hold connections to the server; let go of them at the end."""
 
-    async def listen(self) -> None:
+    async def open(self) -> None:
+        """Reach the server and make sure that its keys are of this layout. Raises InvalidSetting."""
+
+    async def listen(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
         """Hear of sooner tasks until cancelled; without it `wait` only waits."""
 
     def now(self) -> Millis:
@@ -147,6 +158,9 @@ class Store(Protocol):
     async def claim(self, lane: Lane, *, limit: int, lease: Millis) -> Claim:
         """Take due tasks under a lease, oldest first."""
 
+    async def adopt(self, lane: Lane) -> Sequence[Task]:
+        """The tasks that are claimed in this holder's name: more than it knows of, where a claim's reply was lost."""
+
     async def extend(self, tasks: Sequence[Task], *, lease: Millis) -> Sequence[Held]:
         """Let the leases of claimed tasks end this much later from now."""
 
@@ -162,7 +176,7 @@ class Store(Protocol):
     async def get(self, owner: str, task_id: str) -> Task | None:
         """The live task of that id."""
 
-    async def list(self, owner: str, *, statuses: Iterable[Status], cursor: str | None, limit: int) -> Page:
+    async def page(self, owner: str, *, statuses: Iterable[Status], cursor: str | None, limit: int) -> Page:
         """The owner's live tasks in these states, in due order."""
 
     async def head(self, lane: Lane) -> Millis | None:

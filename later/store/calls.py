@@ -6,17 +6,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import redis.asyncio as redis
+from redis import exceptions
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import (
-    AuthenticationError,
-    ConnectionError,
-    NoPermissionError,
-    OutOfMemoryError,
-    RedisError,
-    ResponseError,
-    TimeoutError,
-)
 
 from later.clock import Clock
 from later.core.errors import InvalidSetting, StoreFull, StoreUnavailable
@@ -78,7 +70,7 @@ class Calls:
     async def script(
         self, script: Script, keys: Sequence[str], arguments: Sequence[Argument], *, transaction: bool = False
     ) -> Any:
-        """A script's answer without the server's time, with which every one begins. Raises StoreUnavailable, StoreFull."""
+        """A script's answer, without the server's time that begins each. Raises StoreUnavailable, StoreFull."""
         sent = self._clock.monotonic()
         run = script.run_in_transaction if transaction else script.run
         now_us, *answer = await self._ask(lambda: run(self._server, keys, arguments))
@@ -88,19 +80,19 @@ class Calls:
     async def _ask(self, ask: Callable[[], Awaitable[Answer]]) -> Answer:
         try:
             answer = await ask()
-        except OutOfMemoryError as error:
+        except exceptions.OutOfMemoryError as error:
             raise StoreFull from error
-        except (AuthenticationError, NoPermissionError) as error:
+        except (exceptions.AuthenticationError, exceptions.NoPermissionError) as error:
             raise StoreUnavailable(f"the store refuses this user: {error}") from error
-        except (ConnectionError, TimeoutError, OSError) as error:
+        except (exceptions.ConnectionError, exceptions.TimeoutError, OSError) as error:
             self._contact.missed(error)
             raise StoreUnavailable from error
-        except ResponseError as error:
+        except exceptions.ResponseError as error:
             if str(error).startswith(WAITING):
                 self._contact.missed(error)
                 raise StoreUnavailable(f"the store cannot serve now: {error}") from error
             raise
-        except RedisError as error:
+        except exceptions.RedisError as error:
             self._contact.missed(error)
             raise StoreUnavailable from error
         self._contact.answered()

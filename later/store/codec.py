@@ -39,7 +39,18 @@ def pack_spec(spec: Spec) -> str:
 
 def pack(task: Task, *, lane: str) -> list[str]:
     """A new task's record as `field, value, …`; `lane` is the queue as keys name it."""
-    record = ["uid", task.uid, "queue", lane, "spec", pack_spec(task.spec), "created", str(task.created), "format", FORMAT]
+    record = [
+        "uid",
+        task.uid,
+        "queue",
+        lane,
+        "spec",
+        pack_spec(task.spec),
+        "created",
+        str(task.created),
+        "format",
+        FORMAT,
+    ]
     if task.nominal is not None:
         record += ["nominal", str(task.nominal)]
     if task.window is not None:
@@ -66,7 +77,11 @@ def pack_changes(settlement: Settlement) -> str:
 
 def pack_entry(settlement: Settlement) -> str:
     """What a settlement adds to the record in the outbox."""
-    entry: dict[str, Any] = {"due": settlement.task.due, "started": settlement.started, "attempts": settlement.attempts}
+    entry: dict[str, Any] = {
+        "due": settlement.task.due,
+        "started": settlement.started,
+        "attempts": settlement.attempts,
+    }
     if settlement.failures:
         entry["failures"] = [[failure.at, failure.reason] for failure in settlement.failures]
     if settlement.receipt is not None:
@@ -168,7 +183,11 @@ def _moment(value: str | float | None) -> Millis | None:
 
 def _unpack_spec(text: str) -> dict[str, Any]:
     said = json.loads(text)
-    return {field: said[field] for field in ("action", "message", "to", "payload", "options", "zone", "rule") if field in said}
+    return {
+        field: said[field]
+        for field in ("action", "message", "to", "payload", "options", "zone", "rule")
+        if field in said
+    }
 
 
 def _unpack_failures(links: Sequence[Sequence[Any]]) -> tuple[Failure, ...]:

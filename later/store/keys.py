@@ -31,6 +31,11 @@ class Layout:
         """The queue as keys name it: one that clients pull from belongs to its owner."""
         return queue if queue in self.own_queues else f"{owner}/{queue}"
 
+    @property
+    def lanes(self) -> list[Lane]:
+        """Every line of due tasks that daemons perform."""
+        return [Lane(at, queue) for at in range(self.partitions) for queue in sorted(self.own_queues)]
+
     def lane(self, owner: str, queue: str) -> Lane:
         return Lane(self.partition(owner), self.queue(owner, queue))
 

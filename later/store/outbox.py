@@ -36,7 +36,7 @@ class RedisOutbox:
             return
 
     async def read(self, limit: int) -> Sequence[Transition]:
-        """The oldest transitions, at most this many of each partition; an entry that cannot be read is reported and dropped."""
+        """The oldest, at most this many of each partition; an entry that cannot be read is reported and dropped."""
         self._written.clear()
         found: list[Transition] = []
         for partition in range(self._partitions):

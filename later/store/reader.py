@@ -48,6 +48,28 @@ class Reader:
             tasks.append(_task(name, record, due=dues[at], created=created[at], failed=failed[at], lease=lease))
         return tasks
 
+    async def held_by(self, lane: Lane, holder: str) -> list[Task]:
+        """The lane's running tasks that this holder has claimed."""
+        running = keys.running(lane.partition, lane.queue)
+        names = await self._calls.command("ZRANGE", running, 0, -1)
+        if not names:
+            return []
+        users = [keys.user(lane.partition, name.partition("/")[0]) for name in names]
+        answer = await self._calls.snapshot(
+            [
+                *(("HGETALL", keys.task(lane.partition, name)) for name in names),
+                *(("ZSCORE", user, name.partition("/")[2]) for user, name in zip(users, names, strict=True)),
+                *(("ZSCORE", running, name) for name in names),
+            ]
+        )
+        records, dues, leases = (answer[at : at + len(names)] for at in range(0, len(answer), len(names)))
+        tasks = [
+            _task(name, record, due=due, created=None, failed=None, lease=lease)
+            for name, record, due, lease in zip(names, records, dues, leases, strict=True)
+            if lease is not None
+        ]
+        return [task for task in tasks if task is not None and task.holder == holder]
+
     async def page(self, owner: str, *, statuses: frozenset[Status], cursor: str | None, limit: int) -> Page:
         """The owner's tasks in these states, from the cursor on, in due order."""
         begin = int(cursor or 0)
@@ -72,14 +94,12 @@ class Reader:
     async def overdue(self, lane: Lane, now: Millis) -> Overdue:
         """What of the lane waits past its time."""
         due = keys.due(lane.partition, lane.queue)
-        count, first = await self._calls.snapshot(
-            [("ZCOUNT", due, "-inf", now), ("ZRANGE", due, 0, 0, "WITHSCORES")]
-        )
+        count, first = await self._calls.snapshot([("ZCOUNT", due, "-inf", now), ("ZRANGE", due, 0, 0, "WITHSCORES")])
         head = codec.score(first[1]) if first else None
         return Overdue(count=count, late=max(0, now - head) if head is not None else 0)
 
     async def counts(self) -> Mapping[str, int]:
-        """How many tasks of all owners are in which state; tasks in pulled queues are not counted as pending or running."""
+        """How many tasks of all owners are in which state; pending and running ones only in daemons' queues."""
         total = dict.fromkeys((*(status.value for status in LIVE), "quarantined", "outbox"), 0)
         for partition in range(self._layout.partitions):
             queues = sorted(self._layout.own_queues)

@@ -8,6 +8,8 @@ from typing import Any
 
 import anyio
 import structlog
+from anyio import TASK_STATUS_IGNORED
+from anyio.abc import TaskStatus
 
 from later.clock import Clock
 from later.core.errors import Conflict, IdTaken, InvalidSetting, NotFound, StoreFull, TaskRunning
@@ -59,18 +61,30 @@ class RedisStore:
             Script, ("add", "claim", "extend", "settle", "move", "recover")
         )
 
+    @property
+    def lanes(self) -> Sequence[Lane]:
+        return self._layout.lanes
+
     @asynccontextmanager
     async def session(self) -> AsyncIterator[None]:
         try:
-            await self._open()
             yield
         finally:
             with anyio.CancelScope(shield=True):
                 await self._server.aclose()
                 await self._listener.aclose()
 
-    async def listen(self) -> None:
-        await self._wakes.listen()
+    async def open(self) -> None:
+        await self.ping()
+        await self._calls.command("HSETNX", keys.META, "partitions", self.partitions)
+        kept = await self._calls.command("HGET", keys.META, "partitions")
+        if kept != str(self.partitions):
+            raise InvalidSetting(
+                f"LATER_PARTITIONS is {self.partitions}, but this store was begun with {kept}; set it to {kept}"
+            )
+
+    async def listen(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
+        await self._wakes.listen(task_status=task_status)
 
     def now(self) -> Millis:
         return self._contact.now()
@@ -115,9 +129,13 @@ class RedisStore:
             case "kept":
                 return Added(task=await self.get(task.owner, task.id) or task, kept=True)
             case "taken":
-                raise IdTaken(f"{task.id!r} is another task already, and it stays; choose another id or change that task")
+                raise IdTaken(
+                    f"{task.id!r} is another task already, and it stays; choose another id or change that task"
+                )
             case _:
-                raise StoreFull("too many finished tasks wait to be archived, so nothing new is kept; is a daemon running?")
+                raise StoreFull(
+                    "too many finished tasks wait to be archived, so nothing new is kept; is a daemon running?"
+                )
 
     async def claim(self, lane: Lane, *, limit: int, lease: Millis) -> Claim:
         root = keys.root(lane.partition)
@@ -135,7 +153,9 @@ class RedisStore:
         for name, due, flat in taken:
             try:
                 known = {"claim": int(number), "holder": self.holder}
-                tasks.append(codec.unpack(name, codec.pairs(flat), status=Status.RUNNING, due=codec.score(due), **known))
+                tasks.append(
+                    codec.unpack(name, codec.pairs(flat), status=Status.RUNNING, due=codec.score(due), **known)
+                )
             except codec.Unreadable as damage:
                 await self._quarantine(lane, name, damage)
         return Claim(tasks=tasks, next_due=codec.score(head))
@@ -145,7 +165,9 @@ class RedisStore:
         for lane, group in self._by_lane(tasks).items():
             words = [word for task in group for word in (task.name, task.claim)]
             answer = await self._calls.script(
-                self._extend, [keys.running(lane.partition, lane.queue)], [keys.root(lane.partition), lease, *words]
+                self._extend,
+                [keys.running(lane.partition, lane.queue)],
+                [keys.root(lane.partition), lease, *words],
             )
             held.update(zip((task.name for task in group), map(Held, answer), strict=True))
         return [held[task.name] for task in tasks]
@@ -212,7 +234,10 @@ class RedisStore:
                 raise Conflict(f"{task_id!r} was changed in the meantime; read it again and repeat what you want")
             case "state" if status == Status.RUNNING:
                 until = codec.score(lease_end)
-                raise TaskRunning(f"{task_id!r} is being performed right now; try again when that is over", lease_until=until)
+                raise TaskRunning(
+                    f"{task_id!r} is being performed right now; try again when that is over",
+                    lease_until=until,
+                )
             case "state":
                 raise Conflict(f"{task_id!r} is {status}, and this is only for tasks that are {_or(movement.states)}")
         self.outbox.written()
@@ -222,7 +247,7 @@ class RedisStore:
         [task] = await self._reader.read(owner, [task_id])
         return task
 
-    async def list(self, owner: str, *, statuses: Iterable[Status], cursor: str | None, limit: int) -> Page:
+    async def page(self, owner: str, *, statuses: Iterable[Status], cursor: str | None, limit: int) -> Page:
         return await self._reader.page(owner, statuses=frozenset(statuses), cursor=cursor, limit=limit)
 
     async def head(self, lane: Lane) -> Millis | None:
@@ -240,18 +265,11 @@ class RedisStore:
     async def describe(self) -> Mapping[str, Any]:
         return await self._reader.describe()
 
+    async def adopt(self, lane: Lane) -> Sequence[Task]:
+        return await self._reader.held_by(lane, self.holder)
+
     async def wait(self, lane: Lane, seconds: float) -> bool:
         return await self._wakes.wait(lane, seconds)
-
-    async def _open(self) -> None:
-        """Learn the server's time and check that its keys were made for this number of partitions."""
-        await self.ping()
-        await self._calls.command("HSETNX", keys.META, "partitions", self.partitions)
-        kept = await self._calls.command("HGET", keys.META, "partitions")
-        if kept != str(self.partitions):
-            raise InvalidSetting(
-                f"LATER_PARTITIONS is {self.partitions}, but this store was begun with {kept}; set it to {kept}"
-            )
 
     def _by_lane(self, tasks: Sequence[Task]) -> dict[Lane, list[Task]]:
         lanes: dict[Lane, list[Task]] = {}

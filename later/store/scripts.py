@@ -29,9 +29,7 @@ class Script:
         except NoScriptError:
             return await server.execute_command("EVAL", self.text, len(keys), *keys, *arguments)
 
-    async def run_in_transaction(
-        self, server: redis.Redis, keys: Sequence[str], arguments: Sequence[Argument]
-    ) -> Any:
+    async def run_in_transaction(self, server: redis.Redis, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
         """The same as MULTI · EVALSHA · EXEC.
 
         A server that is out of memory refuses whatever is queued in MULTI, even a script that may run then; such a

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 
 import redis.asyncio as redis
+from anyio import TASK_STATUS_IGNORED
+from anyio.abc import TaskStatus
 from redis.exceptions import RedisError
 
 from later.store import keys
@@ -34,8 +36,9 @@ class Wakes:
         event.clear()
         return True
 
-    async def listen(self) -> None:
+    async def listen(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
         """Hear the channels until cancelled; a lost connection is made again, and then every lane is woken."""
+        task_status.started()
         while True:
             with contextlib.suppress(RedisError, OSError, TimeoutError):
                 async with self._server.pubsub() as pubsub:

@@ -1,0 +1,1 @@
+"""What programs, pages and the command line ask, over HTTP."""

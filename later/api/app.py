@@ -1,0 +1,21 @@
+"""The HTTP application: the routes, their limits, and how errors are told."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from later import __version__
+from later.api import daemon, limits, past, problems, tasks
+from later.api.house import House
+
+
+def create_app(house: House) -> FastAPI:
+    """The application of this house."""
+
+    app = FastAPI(title="Later", version=__version__, docs_url=None, redoc_url=None)
+    app.state.house = house
+    app.add_middleware(limits.BodyLimit)
+    problems.install(app)
+    for routes in (tasks, past, daemon):
+        app.include_router(routes.router)
+    return app

@@ -1,0 +1,41 @@
+"""Routes about the daemon itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+
+from later.api.house import Caller, TheClient, TheHouse
+
+router = APIRouter(tags=["daemon"])
+
+
+@router.get("/health")
+async def health(house: TheHouse) -> dict[str, str]:
+    """200 if the daemon gets on with its work and the store answers, else 503. Anybody may ask."""
+    await house.health()
+    return {"status": "ok"}
+
+
+@router.get("/v1/stats")
+async def stats(house: TheHouse, client: TheClient, caller: Caller) -> dict[str, Any]:
+    """How many tasks there are, how many of yours want attention, and where all is kept."""
+    caller.require("read")
+    yours = {"owner": caller.owner, "unread": await client.unread(), "failed": await client.failed()}
+    return {**await house.stats(), "yours": yours}
+
+
+@router.get("/v1/doctor")
+async def doctor(house: TheHouse, caller: Caller) -> dict[str, Any]:
+    """What to mend, each with what to do about it."""
+    caller.require("read")
+    return {"findings": await house.findings()}
+
+
+@router.post("/v1/stop", status_code=202)
+async def stop(house: TheHouse, caller: Caller) -> dict[str, str]:
+    """Stop the daemon as a signal would: what is running may finish, nothing is lost."""
+    caller.require("admin")
+    house.stop()
+    return {"status": "stopping"}

@@ -1,0 +1,49 @@
+"""Bounds on what a caller may send, before anything is parsed."""
+
+from __future__ import annotations
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from later.api.problems import Problem
+
+BODY_BYTES = 1024 * 1024
+
+
+class _TooLarge(Exception):
+    pass
+
+
+class BodyLimit:
+    """Refuses bodies beyond BODY_BYTES, whether they announce their length or not."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        announced = dict(scope["headers"]).get(b"content-length", b"0")
+        received, answered = 0, False
+
+        async def bounded() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > BODY_BYTES:
+                raise _TooLarge
+            return message
+
+        async def watched(message: Message) -> None:
+            nonlocal answered
+            answered = True
+            await send(message)
+
+        try:
+            if not announced.isdigit() or int(announced) > BODY_BYTES:
+                raise _TooLarge
+            await self._app(scope, bounded, watched)
+        except _TooLarge:
+            if not answered:
+                refusal = Problem(413, f"the body is larger than {BODY_BYTES:,} bytes; send less")
+                await refusal(scope, receive, send)

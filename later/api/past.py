@@ -1,0 +1,43 @@
+"""Routes over past tasks: the history, and the inbox of thoughts that have come."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+
+from later.api.house import Caller, TheClient
+from later.api.schemas import Read, TaskList, task_json
+from later.api.tasks import Cursor, Limit
+from later.core.task import PAST, Status
+
+router = APIRouter(prefix="/v1", tags=["past tasks"])
+
+
+@router.get("/history", response_model=TaskList)
+async def history(
+    client: TheClient,
+    caller: Caller,
+    status: Annotated[list[Status] | None, Query()] = None,
+    cursor: Cursor = None,
+    limit: Limit = 100,
+) -> dict[str, Any]:
+    """What came of your tasks, newest first; `status` is completed, failed or cancelled."""
+    caller.require("read")
+    statuses = status or (*PAST, Status.FAILED)
+    rows, following = await client.history(statuses, cursor=cursor, limit=limit)
+    return {"tasks": [task_json(row) for row in rows], "next": following}
+
+
+@router.get("/inbox", response_model=TaskList)
+async def inbox(client: TheClient, caller: Caller) -> dict[str, Any]:
+    """Thoughts that have come and are not read yet, oldest first."""
+    caller.require("read")
+    return {"tasks": [task_json(row) for row in await client.inbox()], "next": None}
+
+
+@router.post("/inbox/read")
+async def mark_read(body: Read, client: TheClient, caller: Caller) -> dict[str, int]:
+    """Mark thoughts as read; answers how many were not before."""
+    caller.require("write")
+    return {"read": await client.mark_read(body.delivery_ids)}

@@ -1,0 +1,70 @@
+"""Keeps the leases of what is running here, and puts back what died elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import structlog
+from anyio import TASK_STATUS_IGNORED
+from anyio.abc import TaskStatus
+
+from later.core.errors import StoreUnavailable
+from later.core.lifecycle import Withdrawn
+from later.core.task import Millis
+from later.daemon.patience import Patience
+from later.daemon.pool import Lost, Pool
+from later.store.base import Held, Store
+
+RECOVERED_AT_A_TIME = 100
+
+log = structlog.get_logger()
+
+
+class Leases:
+    """Extends first and recovers afterwards, so that a daemon that was stopped for long finds its own leases alive."""
+
+    def __init__(self, store: Store, pool: Pool, rng: random.Random, *, lease: Millis) -> None:
+        self._store = store
+        self._pool = pool
+        self._lease = lease
+        self._patience = Patience(rng)
+
+    async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
+        """Every third of a lease, until cancelled."""
+        task_status.started()
+        while True:
+            try:
+                await self.extend()
+                await self.recover()
+                self._patience.reset()
+                await asyncio.sleep(self._lease / 3000)
+            except StoreUnavailable:
+                await self._patience.pause()
+
+    async def extend(self) -> None:
+        """Let the leases of all that is running here end later; end the attempts that have lost theirs."""
+        attempts = self._pool.attempts
+        if not attempts:
+            return
+        answers = await self._store.extend([attempt.task for attempt in attempts], lease=self._lease)
+        for attempt, held in zip(attempts, answers, strict=True):
+            if held is Held.LOST:
+                attempt.end(Lost())
+            elif held is Held.CANCEL:
+                attempt.end(Withdrawn())
+
+    async def recover(self, *, every: bool = False) -> None:
+        """Put tasks whose lease has ended back to due.
+
+        After a gap in contact or a step of the server's clock this waits one lease: until then other holders may not
+        have been able to extend theirs. `every` is for a start on a server that nobody else can have used.
+        """
+        if not every and self._store.steady_for() * 1000 < self._lease:
+            return
+        for lane in self._store.lanes:
+            recovered = RECOVERED_AT_A_TIME
+            while recovered == RECOVERED_AT_A_TIME:
+                recovered = (await self._store.recover(lane, limit=RECOVERED_AT_A_TIME, every=every)).count
+                if recovered:
+                    log.warning("leases_recovered", queue=lane.queue, count=recovered)

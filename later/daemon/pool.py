@@ -1,0 +1,100 @@
+"""The bounded pool of worker tasks: how many places there are, who has one, and how an attempt is ended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from types import TracebackType
+
+import structlog
+
+from later.core.lifecycle import PutBack, Withdrawn
+from later.core.task import Task
+
+log = structlog.get_logger()
+
+
+class Lost:
+    """The lease is somebody else's now: whatever came of the attempt must not be recorded."""
+
+
+Ending = PutBack | Withdrawn | Lost
+
+
+class Attempt:
+    """One claimed task in one place of the pool."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.ending: Ending | None = None
+        self.performing: asyncio.Task[None] | None = None  # set only while the action is, so that it may be cancelled
+
+    def end(self, ending: Ending) -> None:
+        """Stop performing, for this reason; an attempt that has ended by itself is left alone."""
+        if self.ending is None and self.performing is not None:
+            self.ending = ending
+            self.performing.cancel()
+
+
+class Pool:
+    """A semaphore whose holders are known. A place is held until the task is settled."""
+
+    def __init__(self, places: int, work: Callable[[Attempt], Awaitable[None]]) -> None:
+        self.places = places
+        self._work = work
+        self._attempts: dict[tuple[str, int], Attempt] = {}
+        self._left = asyncio.Event()
+        self._group = asyncio.TaskGroup()
+
+    async def __aenter__(self) -> Pool:
+        await self._group.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._group.__aexit__(kind, error, trace)
+
+    @property
+    def free(self) -> int:
+        return self.places - len(self._attempts)
+
+    @property
+    def attempts(self) -> Sequence[Attempt]:
+        return list(self._attempts.values())
+
+    def start(self, task: Task) -> None:
+        """Give the task a place; one that has it already, under the same claim, keeps it."""
+        key = (task.name, task.claim)
+        if key not in self._attempts:
+            attempt = self._attempts[key] = Attempt(task)
+            worker = self._group.create_task(self._hold(key, attempt), name=f"perform {task.name}")
+            del worker  # the group holds it
+
+    async def wait_for_room(self, seconds: float) -> None:
+        """Sleep until a place is left, or the time is over."""
+        self._left.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._left.wait()
+        except TimeoutError:
+            return
+
+    async def drain(self, grace: float) -> None:
+        """Let what is running end by itself for so many seconds, then put the rest back."""
+        deadline = asyncio.get_running_loop().time() + grace
+        while self._attempts and (left := deadline - asyncio.get_running_loop().time()) > 0:
+            await self.wait_for_room(left)
+        if self._attempts:
+            log.warning("attempts_put_back", count=len(self._attempts), grace_s=grace)
+        for attempt in self.attempts:
+            attempt.end(PutBack())
+        while self._attempts:
+            await self.wait_for_room(1.0)
+
+    async def _hold(self, key: tuple[str, int], attempt: Attempt) -> None:
+        try:
+            await self._work(attempt)
+        finally:
+            del self._attempts[key]
+            self._left.set()

@@ -1,0 +1,399 @@
+"""The archive on a real SQLite file."""
+
+import asyncio
+import sqlite3
+import stat
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import pairwise
+
+import anyio
+import pytest
+from sqlalchemy import text
+
+from later.archive import database
+from later.archive.archive import Archive
+from later.archive.schema import metadata
+from later.core.errors import InvalidTask, Unavailable
+from later.core.past import Transition
+from later.core.task import Failure, Status, Window
+
+EVERY = (Status.COMPLETED, Status.FAILED, Status.CANCELLED)
+
+
+def ids(found):
+    return [one.task.id for one in found]
+
+
+def as_transition(found):
+    fields = ("partition", "key", "task", "at", "started", "receipt")
+    return Transition(**{field: getattr(found, field) for field in fields})
+
+
+async def everything(archive, owner, *, limit, statuses=EVERY):
+    cursor, found = None, []
+    while True:
+        page, cursor = await archive.page(owner, statuses=statuses, cursor=cursor, limit=limit)
+        found += page
+        if cursor is None:
+            return found
+
+
+def rows_in(path):
+    with sqlite3.connect(path) as connection:
+        [(rows,)] = connection.execute("SELECT count(*) FROM past")
+    connection.close()
+    return rows
+
+
+async def test_a_transition_comes_back_as_it_was(archive, make):
+    whole = make(
+        to="ana@example.org",
+        payload={"content_type": "application/json", "json": {"n": [1, None, "ü"]}},
+        options={"subject": "milk"},
+        zone="Europe/Lisbon",
+        rule="within 3d",
+        window=Window(since=1, until=2),
+        occurrence=7,
+        version=3,
+        attempts=2,
+        crashes=1,
+        failures=(Failure(at=5, reason="refused"), Failure(at=6, reason="still refused")),
+        receipt={"detail": "kept in the inbox", "code": 250},
+    )
+    bare = make(to=None, due=None, nominal=None, started=None, status=Status.CANCELLED)
+    assert await archive.insert([whole, bare]) == [whole, bare]
+    assert as_transition(await archive.latest("ana", whole.task.id)) == whole
+    assert as_transition(await archive.latest("ana", bare.task.id)) == bare
+
+
+async def test_64_kib_of_emoji_come_back_byte_by_byte(archive, make):
+    message = "🙈👩‍👩‍👧 \r\n\"'\\\u2028" * 4000
+    message = message.encode()[: 64 * 1024].decode(errors="ignore")
+    await archive.insert([make(id="emoji", message=message, options={"subject": message[:1000]})])
+    found = await archive.latest("ana", "emoji")
+    assert found.task.message.encode() == message.encode()
+    assert found.task.options == {"subject": message[:1000]}
+
+
+async def test_an_entry_that_is_read_twice_is_kept_once(archive, make, told, tmp_path):
+    first, second = make(), make()
+    await archive.insert([first])
+    assert await archive.insert([first, second, first]) == [first, second, first]
+    assert rows_in(tmp_path / "archive.db") == 2
+    assert told == [("ana", 1), ("ana", 2)]
+
+
+async def test_an_entry_read_again_after_it_was_shown_stays_read(archive, make, told):
+    one = make()
+    await archive.insert([one])
+    await archive.mark_read("ana", [one.key])
+    await archive.insert([one])
+    assert await archive.unread("ana") == []
+    assert told == [("ana", 1), ("ana", 0), ("ana", 0)]
+
+
+async def test_a_key_that_another_server_gives_again_is_another_entry(archive, make, tmp_path):
+    await archive.insert([make(key="5-0")])
+    await archive.insert([make(key="5-0")])
+    await archive.insert([make(key="5-0", partition=1)])
+    assert rows_in(tmp_path / "archive.db") == 3
+
+
+async def test_latest_is_the_newest_life_of_an_id(archive, make):
+    await archive.insert([make(id="x", at=30), make(id="x", at=10), make(id="x", at=30, status=Status.FAILED)])
+    found = await archive.latest("ana", "x")
+    assert (found.at, found.task.status, found.unread) == (30, Status.FAILED, False)
+    assert await archive.latest("ana", "y") is None
+
+
+async def test_pages_are_newest_first_and_complete(archive, make):
+    together = [make(at=1_000) for _ in range(5)]
+    others = [make() for _ in range(6)]
+    await archive.insert(together + others)
+    found = await everything(archive, "ana", limit=4)
+    assert ids(found) == ids(reversed(together + others))
+    assert all(newer.at >= older.at for newer, older in pairwise(found))
+
+
+async def test_a_page_says_whether_another_follows(archive, make):
+    await archive.insert([make(), make()])
+    assert (await archive.page("ana", statuses=EVERY, limit=2))[1] is None
+    assert (await archive.page("ana", statuses=EVERY, limit=1))[1] is not None
+    assert await archive.page("nobody", statuses=EVERY, limit=2) == ([], None)
+
+
+async def test_paging_is_stable_while_rows_come_in(archive, make):
+    old = [make() for _ in range(9)]
+    await archive.insert(old)
+    seen, cursor = await archive.page("ana", statuses=EVERY, limit=3)
+    while cursor:
+        await archive.insert([make(at=10_000), make(at=seen[-1].at)])
+        page, cursor = await archive.page("ana", statuses=EVERY, cursor=cursor, limit=3)
+        seen += page
+    assert ids(seen) == ids(reversed(old))
+
+
+async def test_pages_hold_only_the_statuses_asked_for(archive, make):
+    await archive.insert([make(status=status) for status in (*EVERY, *EVERY)])
+    found = await everything(archive, "ana", limit=1, statuses=[Status.FAILED, Status.CANCELLED])
+    assert [one.task.status for one in found] == [Status.CANCELLED, Status.FAILED] * 2
+    assert await archive.page("ana", statuses=[], limit=5) == ([], None)
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "1", "1.", "1.2.3", "1 OR 1"])
+async def test_a_cursor_that_no_page_gave_is_refused(archive, cursor):
+    with pytest.raises(InvalidTask, match="continues no list; take `next` of the page before"):
+        await archive.page("ana", statuses=EVERY, cursor=cursor, limit=1)
+
+
+async def test_owners_do_not_see_each_other(archive, make):
+    mine, theirs = make(id="x"), make(id="x", owner="bo")
+    await archive.insert([mine, theirs])
+    await archive.mark_read("bo", [mine.key])
+    assert as_transition(await archive.latest("ana", "x")) == mine
+    assert [as_transition(one) for one in await everything(archive, "ana", limit=5)] == [mine]
+    assert [as_transition(one) for one in await archive.unread("ana")] == [mine]
+    assert await archive.unread_owners() == {"ana": 1, "bo": 1}
+
+
+async def test_unread_is_what_was_delivered_to_the_inbox_and_not_shown(archive, make, told):
+    late, early = make(at=9_000), make(at=10)
+    others = [make(action="email"), make(status=Status.FAILED), make(status=Status.CANCELLED)]
+    await archive.insert([late, early, *others])
+    assert ids(await archive.unread("ana")) == ids([early, late])
+    assert ids(await archive.unread("ana", limit=1)) == ids([early])
+    assert await archive.count_unread("ana") == 2
+    await archive.mark_read("ana", [early.key, others[0].key, "no such key"])
+    assert ids(await archive.unread("ana")) == ids([late])
+    assert not (await archive.latest("ana", early.task.id)).unread
+    await archive.mark_read("ana", [late.key])
+    assert (await archive.count_unread("ana"), await archive.unread_owners()) == (0, {})
+    assert told == [("ana", 2), ("ana", 1), ("ana", 0)]
+
+
+async def test_many_keys_are_marked_in_one_step(archive, make, told):
+    many = [make() for _ in range(1201)]
+    await archive.insert(many)
+    await archive.mark_read("ana", (one.key for one in many))
+    assert told == [("ana", 1201), ("ana", 0)]
+
+
+async def test_only_deliveries_to_an_inbox_are_announced(archive, make, told):
+    await archive.insert([make(action="email"), make(owner="bo"), make(owner="bo"), make(owner="cy")])
+    assert sorted(told) == [("bo", 2), ("cy", 1)]
+
+
+async def test_the_last_count_told_is_the_true_one(archive, make, told):
+    many = [make() for _ in range(40)]
+    async with anyio.create_task_group() as group:
+        for one in many:
+            group.start_soon(archive.insert, [one])
+            group.start_soon(archive.mark_read, "ana", [other.key for other in many[::2]])
+    assert told[-1] == ("ana", await archive.count_unread("ana"))
+
+
+async def test_a_marker_that_cannot_be_written_holds_nothing_up(tmp_path, make):
+    def full(owner, count):
+        raise OSError("no space left on device")
+
+    archive = Archive(tmp_path / "archive.db", on_unread=full)
+    async with archive.session():
+        await archive.insert([make()])
+        assert await archive.count_unread("ana") == 1
+
+
+async def test_a_damaged_transition_takes_none_of_its_neighbours_with_it(archive, make):
+    sound = [make(), make()]
+    damaged = [
+        make(message="\udce9"),
+        make(payload={"text": "\ud800"}),
+        make(receipt={"detail": object()}),
+        make(started=2**63),
+        make(started="soon"),
+        make(uid=None),
+    ]
+    assert await archive.insert([sound[0], *damaged, sound[1]]) == sound
+    assert ids(await everything(archive, "ana", limit=9)) == ids(reversed(sound))
+    assert await archive.insert(damaged) == []
+
+
+async def test_a_restart_keeps_everything(archive, make, tmp_path):
+    some = [make() for _ in range(3)]
+    await archive.insert(some)
+    await archive.mark_read("ana", [some[0].key])
+    again = Archive(tmp_path / "archive.db")
+    async with again.session():
+        assert ids(await again.unread("ana")) == ids(some[1:])
+        assert ids(await everything(again, "ana", limit=2)) == ids(reversed(some))
+
+
+async def test_what_was_inserted_survives_kill_9(tmp_path, make):
+    program = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from later.archive.archive import Archive
+from later.core.past import Transition
+from later.core.task import Status, Task
+async def main():
+    archive = Archive(Path(sys.argv[1]))
+    async with archive.session():
+        task = Task(owner="ana", id="x", uid="u", queue="default", status=Status.COMPLETED, action="inbox")
+        await archive.insert([Transition(partition=0, key="1-0", task=task, at=1)])
+        os.kill(os.getpid(), signal.SIGKILL)
+asyncio.run(main())
+"""
+    path = tmp_path / "archive.db"
+    ended = await asyncio.to_thread(subprocess.run, [sys.executable, "-c", program, str(path)], check=False)
+    assert ended.returncode == -9
+    archive = Archive(path)
+    async with archive.session():
+        assert await archive.count_unread("ana") == 1
+
+
+async def test_the_file_is_private_and_durable(archive, make, tmp_path):
+    await archive.insert([make()])
+    assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o600}
+    async with archive._engine.connect() as connection:
+        said = [
+            (await connection.exec_driver_sql(f"PRAGMA {name}")).scalar()
+            for name in ("journal_mode", "synchronous", "busy_timeout", "foreign_keys")
+        ]
+    assert said == ["wal", 2, 5000, 1]
+
+
+async def test_a_file_that_others_may_read_is_made_private(tmp_path):
+    path = tmp_path / "100% mine" / "archive.db"
+    path.parent.mkdir()
+    path.touch(mode=0o644)
+    async with Archive(path).session():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+async def test_the_migrations_lead_to_the_schema(archive, tmp_path):
+    fresh = database.engine(tmp_path / "fresh.db")
+    query = text("SELECT name, sql FROM sqlite_master WHERE name NOT LIKE 'alembic%' AND sql NOT NULL ORDER BY name")
+    async with fresh.begin() as connection:
+        await connection.run_sync(metadata.create_all)
+        meant = (await connection.execute(query)).all()
+    async with archive._engine.begin() as connection:
+        migrated = (await connection.execute(query)).all()
+    await fresh.dispose()
+    assert [tuple(row) for row in migrated] == [tuple(row) for row in meant]
+
+
+async def test_opening_again_changes_nothing(tmp_path):
+    path = tmp_path / "archive.db"
+    async with Archive(path).session():
+        pass
+    before = path.read_bytes()
+    async with Archive(path).session():
+        pass
+    assert path.read_bytes() == before
+
+
+async def test_an_archive_can_be_opened_by_two_at_once(tmp_path, make):
+    archives = [Archive(tmp_path / "archive.db") for _ in range(4)]
+    batches = [[make() for _ in range(5)] for _ in archives]
+
+    async def use(archive, batch):
+        async with archive.session():
+            await archive.insert(batch)
+
+    async with anyio.create_task_group() as group:
+        for archive, batch in zip(archives, batches, strict=True):
+            group.start_soon(use, archive, batch)
+    assert rows_in(tmp_path / "archive.db") == 20
+
+
+async def test_two_processes_may_start_at_once(tmp_path):
+    program = """
+import asyncio, sys
+from pathlib import Path
+from later.archive.archive import Archive
+async def main():
+    async with Archive(Path(sys.argv[1])).session():
+        pass
+asyncio.run(main())
+"""
+    command = [sys.executable, "-W", "error", "-c", program, str(tmp_path / "archive.db")]
+    started = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(3)]
+    said = [await asyncio.to_thread(one.communicate) for one in started]
+    assert [(one.returncode, stderr) for one, (_, stderr) in zip(started, said, strict=True)] == [(0, b"")] * 3
+    assert rows_in(tmp_path / "archive.db") == 0
+
+
+async def test_who_waits_too_long_for_another_to_migrate_is_told_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(database, "LOCK_S", 0.1)
+    monkeypatch.setattr(database, "LOCK_TRIES", 2)
+    async with database._alone(tmp_path / "archive.db"):
+        with pytest.raises(Unavailable, match="another process has been bringing the archive .* up to date"):
+            async with Archive(tmp_path / "archive.db").session():
+                pass
+
+
+async def test_an_archive_of_a_newer_version_is_left_alone(tmp_path, archive):
+    path = tmp_path / "archive.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.close()
+    with pytest.raises(Unavailable, match="was written by another version of Later .*; start that version or a newer"):
+        async with Archive(path).session():
+            pass
+
+
+async def test_what_is_no_database_is_reported_and_left_alone(tmp_path):
+    path = tmp_path / "archive.db"
+    path.write_text("these are my notes, not a database\n" * 100)
+    with pytest.raises(Unavailable, match="archive.db cannot be opened: file is not a database"):
+        async with Archive(path).session():
+            pass
+    assert path.read_text().startswith("these are my notes")
+
+
+async def test_a_file_that_fails_is_reported_without_what_it_was_to_hold(archive, make, tmp_path):
+    with sqlite3.connect(tmp_path / "archive.db") as connection:
+        connection.execute("ALTER TABLE past RENAME TO away")
+    with pytest.raises(Unavailable, match="archive.db cannot be used: no such table: past") as refusal:
+        await archive.insert([make(message="my secret")])
+    assert "my secret" not in repr(refusal.value.__cause__)
+    connection.execute("ALTER TABLE away RENAME TO past")
+    connection.close()
+    await archive.insert([make()])
+    assert await archive.count_unread("ana") == 1
+
+
+@pytest.mark.parametrize("way", ["scope", "task"])
+async def test_cancelling_transactions_leaves_nothing_behind(archive, make, way):
+    """The fixture `nothing_leaks` looks for tasks, connections and warnings."""
+    batches = [[make() for _ in range(20)] for _ in range(30)]
+    for at, batch in enumerate(batches):
+        if way == "scope":
+            with anyio.move_on_after(at * 0.0002):
+                await archive.insert(batch)
+                await archive.page("ana", statuses=EVERY, limit=3)
+        else:
+            attempt = asyncio.create_task(archive.insert(batch))
+            await asyncio.sleep(at * 0.0002)
+            attempt.cancel()
+            await asyncio.gather(attempt, return_exceptions=True)
+    await archive.insert([one for batch in batches for one in batch])
+    assert await archive.count_unread("ana") == 600
+
+
+async def test_cancelling_a_start_leaves_nothing_behind(tmp_path):
+    for at in range(12):
+        with anyio.move_on_after(at * 0.002):
+            async with Archive(tmp_path / f"{at}.db").session():
+                await anyio.sleep(1)
+    async with Archive(tmp_path / "11.db").session() as nothing:
+        assert nothing is None
+
+
+async def test_readers_do_not_wait_for_a_writer(archive, make):
+    one = make()
+    await archive.insert([one])
+    async with archive._writing([]), asyncio.timeout(2):
+        assert ids(await archive.unread("ana")) == ids([one])
+        assert await archive.latest("ana", replace(one.task).id) is not None
