@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import secrets
 from base64 import b32encode
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -194,9 +194,11 @@ class Client:
         await self._writer.catch_up()
         return list(await self._archive.unread(self.owner))
 
-    async def mark_read(self, delivery_ids: Iterable[str]) -> int:
+    async def mark_read(self, delivery_ids: Collection[str]) -> int:
         """Mark these thoughts of the inbox as read; returns how many were not before."""
-        return await self._archive.mark_read(self.owner, list(delivery_ids))
+        seen = [past.key for past in await self._archive.unread(self.owner) if past.task.delivery_id in delivery_ids]
+        await self._archive.mark_read(self.owner, seen)
+        return len(seen)
 
     async def unread(self) -> int:
         """How many thoughts wait in the inbox."""

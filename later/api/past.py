@@ -40,4 +40,4 @@ async def inbox(client: TheClient, caller: Caller) -> dict[str, Any]:
 async def mark_read(body: Read, client: TheClient, caller: Caller) -> dict[str, int]:
     """Mark thoughts as read; answers how many were not before."""
     caller.require("write")
-    return {"read": await client.mark_read(body.delivery_ids)}
+    return {"read": await client.mark_read(set(body.delivery_ids))}

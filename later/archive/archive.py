@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import anyio
 import structlog
-from sqlalchemy import ColumnElement, func, select, tuple_, update
+from sqlalchemy import ColumnElement, Executable, Row, Select, func, select, tuple_, update
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from later.archive import database, rows
 from later.archive.rows import Past
@@ -22,8 +22,9 @@ from later.core.errors import InvalidTask, Unavailable
 from later.core.past import Transition
 from later.core.task import Status
 
-KEYS_AT_A_TIME = 500
 SHOWN_AT_A_TIME = 1000
+
+Values: TypeAlias = list[dict[str, Any]] | None
 
 _INSERT = insert(past).on_conflict_do_nothing(index_elements=["partition", "key", "uid"])
 _NEWEST_FIRST = (past.c.finished.desc(), past.c.number.desc())
@@ -39,7 +40,6 @@ class Archive:
         self._path = path
         self._on_unread = on_unread
         self._engine = database.engine(path)
-        self._writing_engine = database.writing(self._engine)
         self._turn = anyio.Lock()
 
     @asynccontextmanager
@@ -49,8 +49,7 @@ class Archive:
             await database.prepare(self._engine, self._path)
             yield
         finally:
-            with anyio.CancelScope(shield=True):
-                await self._engine.dispose()
+            await database.whole(self._engine.dispose())
 
     async def insert(self, transitions: Sequence[Transition]) -> list[Transition]:
         """Keep these, all in one step; one that is kept already stays as it is.
@@ -59,16 +58,16 @@ class Archive:
         reported, and stays with the caller.
         """
         kept, packed = _pack(transitions)
-        owners = {row["owner"] for row in packed if row["unread"]}
         if packed:
-            async with self._writing(owners) as connection:
-                await connection.execute(_INSERT, packed)
+            owners = {row["owner"] for row in packed if row["unread"]}
+            await self._write(owners, _INSERT, packed)
         return kept
 
     async def latest(self, owner: str, task_id: str) -> Past | None:
         """The newest row of the owner's task of that id."""
-        query = select(past).where(past.c.owner == owner, past.c.id == task_id).order_by(*_NEWEST_FIRST).limit(1)
-        return next(iter(await self._read(query)), None)
+        mine = (past.c.owner == owner, past.c.id == task_id)
+        found = await self._read(select(past).where(*mine).order_by(*_NEWEST_FIRST).limit(1))
+        return rows.unpack(found[0]) if found else None
 
     async def page(
         self, owner: str, *, statuses: Collection[Status], cursor: str | None = None, limit: int
@@ -81,69 +80,60 @@ class Archive:
         query = select(past).where(past.c.owner == owner, past.c.status.in_([status.value for status in statuses]))
         if cursor is not None:
             query = query.where(_beyond(cursor))
-        async with self._reading() as connection:
-            found = (await connection.execute(query.order_by(*_NEWEST_FIRST).limit(limit + 1))).all()
+        found = await self._read(query.order_by(*_NEWEST_FIRST).limit(limit + 1))
         page = found[:limit]
-        more = f"{page[-1].finished}.{page[-1].number}" if len(found) > limit else None
-        return [rows.unpack(row) for row in page], more
+        following = f"{page[-1].finished}.{page[-1].number}" if len(found) > limit else None
+        return [rows.unpack(row) for row in page], following
 
     async def unread(self, owner: str, *, limit: int = SHOWN_AT_A_TIME) -> list[Past]:
         """What is new in the owner's inbox, oldest first."""
         query = select(past).where(past.c.owner == owner, past.c.unread)
-        return await self._read(query.order_by(past.c.finished, past.c.number).limit(limit))
+        found = await self._read(query.order_by(past.c.finished, past.c.number).limit(limit))
+        return [rows.unpack(row) for row in found]
 
     async def count_unread(self, owner: str) -> int:
         """How much is new in the owner's inbox."""
-        return (await self.unread_owners([owner])).get(owner, 0)
+        return _counts(await self._read(_unread_of([owner]))).get(owner, 0)
 
-    async def unread_owners(self, owners: Collection[str] | None = None) -> Mapping[str, int]:
-        """How much is new in which inbox, of these owners or of all; owners with nothing new are left out."""
-        async with self._reading() as connection:
-            return await _count_unread(connection, owners)
+    async def unread_owners(self) -> Mapping[str, int]:
+        """How much is new in which inbox; those with nothing new are left out."""
+        return _counts(await self._read(_unread_of(None)))
 
     async def mark_read(self, owner: str, keys: Iterable[str]) -> None:
-        """The owner has seen the rows of these keys (`Past.key`); others of theirs, and of others, stay as they are."""
-        each = iter(keys)
-        async with self._writing([owner]) as connection:
-            while some := list(islice(each, KEYS_AT_A_TIME)):
-                seen = (past.c.owner == owner, past.c.unread, past.c.key.in_(some))
-                await connection.execute(update(past).where(*seen).values(unread=False))
+        """The owner has seen the rows of these keys (`Past.key`); all other rows stay as they are."""
+        seen = func.json_each(json.dumps(list(keys))).table_valued("value")
+        mine = (past.c.owner == owner, past.c.unread, past.c.key.in_(select(seen.c.value)))
+        await self._write([owner], update(past).where(*mine).values(unread=False))
 
-    async def _read(self, query: Any) -> list[Past]:
-        async with self._reading() as connection:
-            found = (await connection.execute(query)).all()
-        return [rows.unpack(row) for row in found]
+    async def _read(self, query: Select[Any]) -> Sequence[Row[Any]]:
+        return await database.whole(self._transaction(self._engine, (query, None)))
 
-    @asynccontextmanager
-    async def _reading(self) -> AsyncIterator[AsyncConnection]:
-        async with self._transaction(self._engine) as connection:
-            yield connection
-
-    @asynccontextmanager
-    async def _writing(self, owners: Collection[str]) -> AsyncIterator[AsyncConnection]:
+    async def _write(self, owners: Collection[str], statement: Executable, values: Values = None) -> None:
         """One writer at a time, so that these owners' counts are told in the order in which they came about."""
         async with self._turn:
-            async with self._transaction(self._writing_engine) as connection:
-                yield connection
-                counts = await _count_unread(connection, owners) if owners else {}
-            for owner in owners:
-                self._tell(owner, counts.get(owner, 0))
+            await database.whole(self._write_and_tell(owners, statement, values))
 
-    @asynccontextmanager
-    async def _transaction(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-        """Never cut short: a cancelled one would leave its connection behind. SQLite's busy timeout bounds it."""
-        with anyio.CancelScope(shield=True):
-            try:
-                async with engine.connect() as connection:
-                    try:
-                        async with connection.begin():
-                            yield connection
-                    except DBAPIError:
-                        # Only a new connection notices that the file has become usable again.
-                        await connection.invalidate()
-                        raise
-            except SQLAlchemyError as error:
-                raise Unavailable(f"the archive {self._path} cannot be used: {database.reason(error)}") from error
+    async def _write_and_tell(self, owners: Collection[str], statement: Executable, values: Values) -> None:
+        writing = database.writing(self._engine)
+        counts = _counts(await self._transaction(writing, (statement, values), (_unread_of(owners), None)))
+        for owner in owners:
+            self._tell(owner, counts.get(owner, 0))
+
+    async def _transaction(self, engine: AsyncEngine, *steps: tuple[Executable, Values]) -> Sequence[Row[Any]]:
+        """Execute these in one step; what the last of them found."""
+        try:
+            async with engine.connect() as connection:
+                try:
+                    async with connection.begin():
+                        for statement, values in steps:
+                            result = await connection.execute(statement, values)
+                        return result.all()
+                except DBAPIError:
+                    # Only a new connection notices that the file has become usable again.
+                    await connection.invalidate()
+                    raise
+        except SQLAlchemyError as error:
+            raise Unavailable(f"the archive {self._path} cannot be used: {database.reason(error)}") from error
 
     def _tell(self, owner: str, count: int) -> None:
         try:
@@ -171,8 +161,11 @@ def _beyond(cursor: str) -> ColumnElement[bool]:
         raise InvalidTask(f"{cursor[:80]!r} continues no list; take `next` of the page before") from None
 
 
-async def _count_unread(connection: AsyncConnection, owners: Collection[str] | None) -> dict[str, int]:
-    query = select(past.c.owner, func.count()).where(past.c.unread).group_by(past.c.owner)
-    if owners is not None:
-        query = query.where(past.c.owner.in_(owners))
-    return dict((await connection.execute(query)).tuples().all())
+def _unread_of(owners: Collection[str] | None) -> Select[Any]:
+    """How many unread rows these owners, or all, have."""
+    query = select(past.c.owner, func.count().label("unread")).where(past.c.unread).group_by(past.c.owner)
+    return query if owners is None else query.where(past.c.owner.in_(owners))
+
+
+def _counts(found: Iterable[Row[Any]]) -> dict[str, int]:
+    return {row.owner: row.unread for row in found}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 from alembic import command
@@ -29,6 +30,8 @@ PRAGMAS = (
     "synchronous = FULL",  # what is committed here is deleted from the outbox next
     "foreign_keys = ON",
 )
+
+Result = TypeVar("Result")
 
 
 def engine(path: Path) -> AsyncEngine:
@@ -56,9 +59,7 @@ async def prepare(connections: AsyncEngine, path: Path) -> None:
     try:
         _make_private(path)
         async with _alone(path):
-            with anyio.CancelScope(shield=True):
-                async with writing(connections).begin() as connection:
-                    await connection.run_sync(_upgrade)
+            await whole(_migrate(connections))
     except (OSError, SQLAlchemyError) as error:
         raise Unavailable(f"the archive {path} cannot be opened: {reason(error)}") from error
     except CommandError as error:
@@ -67,9 +68,30 @@ async def prepare(connections: AsyncEngine, path: Path) -> None:
         ) from error
 
 
+async def whole(work: Coroutine[Any, Any, Result]) -> Result:
+    """What the work comes to; who waits may be cancelled, but not before the work is done.
+
+    A transaction cut short leaves its connection behind, and its locks with it, until the garbage is collected. So the
+    work has a task of its own: a shielding scope would not keep out asyncio's own timeouts.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait([task])
+    except asyncio.CancelledError:
+        with anyio.CancelScope(shield=True):
+            await asyncio.gather(task, return_exceptions=True)
+        raise
+    return task.result()
+
+
 def reason(error: Exception) -> str:
     """What the database said, without the statement."""
     return str(error.orig) if isinstance(error, DBAPIError) else str(error)
+
+
+async def _migrate(connections: AsyncEngine) -> None:
+    async with writing(connections).begin() as connection:
+        await connection.run_sync(_upgrade)
 
 
 def _configure(connection: Any, _record: object) -> None:

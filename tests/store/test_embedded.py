@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 import redis.asyncio as redis
 from structlog.testing import capture_logs
@@ -221,9 +222,10 @@ async def test_a_server_whose_socket_was_removed_is_not_joined_by_a_second(
 async def test_a_server_that_is_just_ending_is_waited_for(server: EmbeddedServer, home: Path) -> None:
     orphan = await orphaned(server)
     (home / "redis.sock").unlink()
-    async with asyncio.TaskGroup() as group:
-        group.create_task(started_once(server))
-        await wait_until((home / "lock").exists)
+    (marker := home / "redis" / "server.json").unlink()  # written anew just before the server is started
+    async with anyio.create_task_group() as starting:
+        starting.start_soon(started_once, server)
+        await wait_until(marker.exists)
         os.kill(orphan, signal.SIGTERM)
 
 
@@ -274,7 +276,7 @@ async def test_stopping_leaves_no_process_and_no_socket(server: EmbeddedServer, 
 
 async def test_it_stops_when_the_daemon_fails(server: EmbeddedServer, home: Path) -> None:
     with suppress(ZeroDivisionError):
-        async with supervised(server):
+        async with server.running():
             raise ZeroDivisionError
     assert nothing_is_left(home)
 
@@ -286,11 +288,10 @@ async def test_it_can_be_stopped_while_it_loads(
         await fill(store)
     load_for(5.0, monkeypatch)
     written = (home / "redis.log").stat().st_size
-    starting = asyncio.create_task(started_once(server))
-    await wait_until((home / "redis.sock").exists)
-    starting.cancel()
-    with suppress(asyncio.CancelledError):
-        await starting
+    async with anyio.create_task_group() as starting:
+        starting.start_soon(started_once, server)
+        await wait_until((home / "redis.sock").exists)
+        starting.cancel_scope.cancel()
     assert nothing_is_left(home)
     assert "bye bye" in (home / "redis.log").read_text()[written:]
 
@@ -507,14 +508,10 @@ async def answers(server: EmbeddedServer, *, pid_is_not: int = 0) -> bool:
 
 @asynccontextmanager
 async def supervised(server: EmbeddedServer) -> AsyncIterator[None]:
-    async with server.running():
-        supervisor = asyncio.create_task(server.supervise())
-        try:
-            yield
-        finally:
-            supervisor.cancel()
-            with suppress(asyncio.CancelledError):
-                await supervisor
+    async with server.running(), anyio.create_task_group() as services:
+        services.start_soon(server.supervise)
+        yield
+        services.cancel_scope.cancel()
 
 
 async def started_once(server: EmbeddedServer) -> None:
