@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -27,6 +28,7 @@ SHOWN_AT_A_TIME = 1000
 Values: TypeAlias = list[dict[str, Any]] | None
 
 _INSERT = insert(past).on_conflict_do_nothing(index_elements=["partition", "key", "uid"])
+_CURSOR = re.compile(r"([0-9]{1,18})\.([0-9]{1,18})")
 _NEWEST_FIRST = (past.c.finished.desc(), past.c.number.desc())
 
 log = structlog.get_logger()
@@ -154,11 +156,11 @@ def _pack(transitions: Iterable[Transition]) -> tuple[list[Transition], list[dic
 
 
 def _beyond(cursor: str) -> ColumnElement[bool]:
-    finished, _, number = cursor.partition(".")
-    try:
-        return tuple_(past.c.finished, past.c.number) < tuple_(int(finished), int(number))
-    except ValueError:
-        raise InvalidTask(f"{cursor[:80]!r} continues no list; take `next` of the page before") from None
+    match = _CURSOR.fullmatch(cursor)
+    if match is None:
+        raise InvalidTask(f"{cursor[:80]!r} continues no list; take `next` of the page before")
+    finished, number = map(int, match.groups())
+    return tuple_(past.c.finished, past.c.number) < tuple_(finished, number)
 
 
 def _unread_of(owners: Collection[str] | None) -> Select[Any]:

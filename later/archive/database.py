@@ -79,7 +79,8 @@ async def whole(work: Coroutine[Any, Any, Result]) -> Result:
         await asyncio.wait([task])
     except asyncio.CancelledError:
         with anyio.CancelScope(shield=True):
-            await asyncio.gather(task, return_exceptions=True)
+            await asyncio.wait([task])
+        task.exception()  # or asyncio complains that nobody asked
         raise
     return task.result()
 
