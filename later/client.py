@@ -6,6 +6,7 @@ import random
 import secrets
 from base64 import b32encode
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -179,14 +180,19 @@ class Client:
 
     async def retry_all(self) -> int:
         """Try all failed tasks again; returns how many."""
+        # All are found before the first is tried: one that fails again at once would be found for ever.
+        failed, cursor = [], None
+        while True:
+            page = await self.page([Status.FAILED], cursor=cursor, limit=1000)
+            failed += [task.id for task in page.tasks]
+            cursor = page.next
+            if cursor is None:
+                break
         count = 0
-        while (page := await self.page([Status.FAILED], limit=100)).tasks:
-            for task in page.tasks:
-                try:
-                    await self.retry(task.id)
-                    count += 1
-                except (NotFound, Conflict):
-                    continue  # its owner was faster
+        for task_id in failed:
+            with suppress(NotFound, Conflict):  # its owner was faster
+                await self.retry(task_id)
+                count += 1
         return count
 
     async def inbox(self) -> list[Transition]:

@@ -14,7 +14,13 @@ def configure(style: Literal["auto", "console", "json"], level: str, stream: Tex
     out = stream or sys.stderr
     for_people = style == "console" or (style == "auto" and out.isatty())
     renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer(colors=out.isatty()) if for_people else structlog.processors.JSONRenderer()
+        structlog.dev.ConsoleRenderer(
+            colors=out.isatty(),
+            # The default one prints local variables, and with them secrets.
+            exception_formatter=structlog.dev.plain_traceback,
+        )
+        if for_people
+        else structlog.processors.JSONRenderer()
     )
     structlog.configure(
         processors=[

@@ -87,8 +87,10 @@ class Manager:
 
     async def _claim(self, limit: int) -> Claim:
         if self._claim_unanswered:
+            known = self._pool.claims  # as of before the question: one that is settled meanwhile is no orphan
             for task in await self._store.adopt(self.lane):
-                self._pool.start(task)
+                if (task.name, task.claim) not in known:
+                    self._pool.start(task)
             self._claim_unanswered = False
             limit = max(0, min(limit, self._pool.free))
         self._claim_unanswered = True

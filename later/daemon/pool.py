@@ -11,6 +11,9 @@ import structlog
 from later.core.lifecycle import PutBack, Withdrawn
 from later.core.task import Task
 
+SETTLE_S = 10.0
+"""How long a stopping daemon waits for its last settlements to be answered."""
+
 log = structlog.get_logger()
 
 
@@ -27,6 +30,7 @@ class Attempt:
     def __init__(self, task: Task) -> None:
         self.task = task
         self.ending: Ending | None = None
+        self.worker: asyncio.Task[None] | None = None
         self.performing: asyncio.Task[None] | None = None  # set only while the action is, so that it may be cancelled
 
     def end(self, ending: Ending) -> None:
@@ -63,13 +67,17 @@ class Pool:
     def attempts(self) -> Sequence[Attempt]:
         return list(self._attempts.values())
 
+    @property
+    def claims(self) -> set[tuple[str, int]]:
+        """What has a place, by name and claim number."""
+        return set(self._attempts)
+
     def start(self, task: Task) -> None:
         """Give the task a place; one that has it already, under the same claim, keeps it."""
         key = (task.name, task.claim)
         if key not in self._attempts:
             attempt = self._attempts[key] = Attempt(task)
-            worker = self._group.create_task(self._hold(key, attempt), name=f"perform {task.name}")
-            del worker  # the group holds it
+            attempt.worker = self._group.create_task(self._hold(key, attempt), name=f"perform {task.name}")
 
     async def wait_for_room(self, seconds: float) -> None:
         """Sleep until a place is left, or the time is over."""
@@ -81,16 +89,26 @@ class Pool:
             return
 
     async def drain(self, grace: float) -> None:
-        """Let what is running end by itself for so many seconds, then put the rest back."""
-        deadline = asyncio.get_running_loop().time() + grace
-        while self._attempts and (left := deadline - asyncio.get_running_loop().time()) > 0:
-            await self.wait_for_room(left)
+        """Let what is running end by itself for so many seconds, then put the rest back.
+
+        A store that does not answer by then is not waited for: the leases end, and the tasks come back.
+        """
+        await self._empty_within(grace)
         if self._attempts:
             log.warning("attempts_put_back", count=len(self._attempts), grace_s=grace)
         for attempt in self.attempts:
             attempt.end(PutBack())
-        while self._attempts:
-            await self.wait_for_room(1.0)
+        await self._empty_within(SETTLE_S)
+        if self._attempts:
+            log.error("settlements_given_up", count=len(self._attempts), waited_s=SETTLE_S)
+        for attempt in self.attempts:
+            if attempt.worker is not None:
+                attempt.worker.cancel()
+
+    async def _empty_within(self, seconds: float) -> None:
+        deadline = asyncio.get_running_loop().time() + seconds
+        while self._attempts and (left := deadline - asyncio.get_running_loop().time()) > 0:
+            await self.wait_for_room(left)
 
     async def _hold(self, key: tuple[str, int], attempt: Attempt) -> None:
         try:

@@ -28,8 +28,10 @@ Answer = TypeVar("Answer")
 def connect(url: str, **options: Any) -> redis.Redis:
     """A client that never repeats a command by itself: after a lost reply nobody knows whether it was carried out."""
     try:
-        return redis.Redis.from_url(
+        pool = redis.BlockingConnectionPool.from_url(
             url,
+            max_connections=CONNECTIONS,
+            timeout=REPLY_S,
             decode_responses=True,
             encoding_errors="surrogateescape",
             protocol=2,
@@ -38,6 +40,7 @@ def connect(url: str, **options: Any) -> redis.Redis:
             socket_timeout=REPLY_S,
             **options,
         )
+        return redis.Redis.from_pool(pool)
     except ValueError as error:
         raise InvalidSetting(
             f"LATER_REDIS_URL is not a usable address ({error}); use redis://, rediss:// or unix://"

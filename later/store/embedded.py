@@ -163,7 +163,7 @@ class EmbeddedServer:
     async def _answers(self, server: Process) -> bool:
         """Wait for it, as long as it takes while it loads its data; False if it ends instead. Raises Unavailable."""
         until = self._clock.monotonic() + ANSWER_S
-        async with connect(self.url) as client:
+        async with _asking(self.url) as client:
             while server.alive():
                 reply = await _ping(client)
                 if reply == "ready":
@@ -180,7 +180,7 @@ class EmbeddedServer:
         try:
             if not await self._answers(orphan):
                 return False
-            async with connect(self.url) as client:
+            async with _asking(self.url) as client:
                 place = (await client.config_get("dir"))["dir"]
                 facts = await client.info("server")
         except (RedisError, OSError) as error:
@@ -221,6 +221,16 @@ class EmbeddedServer:
                 await self._process.gone()
         self._process = None
         self._socket.unlink(missing_ok=True)
+
+
+@asynccontextmanager
+async def _asking(url: str) -> AsyncIterator[redis.Redis]:
+    client = connect(url)
+    try:
+        yield client
+    finally:
+        with anyio.CancelScope(shield=True):
+            await client.aclose()
 
 
 async def _ping(client: redis.Redis) -> str:

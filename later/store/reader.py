@@ -14,6 +14,8 @@ from later.store.base import Overdue, Page
 from later.store.calls import Calls
 from later.store.keys import Lane, Layout
 
+FAILED_LOOKED_AT = 100_000
+
 log = structlog.get_logger()
 
 
@@ -71,12 +73,11 @@ class Reader:
         return [task for task in tasks if task is not None and task.holder == holder]
 
     async def page(self, owner: str, *, statuses: frozenset[Status], cursor: str | None, limit: int) -> Page:
-        """The owner's tasks in these states, from the cursor on, in due order."""
+        """The owner's tasks in these states, from the cursor on: in due order, failed ones alone as they failed."""
         begin = int(cursor or 0)
         found: list[Task] = []
-        user = keys.user(self._layout.partition(owner), owner)
         while True:
-            ids = await self._calls.command("ZRANGE", user, begin, begin + limit - 1)
+            ids = await self._ids(owner, begin, limit, failed=statuses == {Status.FAILED})
             for position, task in enumerate(await self.read(owner, ids), begin):
                 if len(found) == limit:
                     return Page(tasks=found, next=str(position))
@@ -117,9 +118,8 @@ class Reader:
         return total
 
     async def failed_of(self, owner: str) -> int:
-        """How many of the owner's tasks have failed."""
-        names = await self._calls.command("ZRANGE", keys.failed(self._layout.partition(owner)), 0, -1)
-        return sum(name.startswith(f"{owner}/") for name in names)
+        """How many of the owner's tasks have failed; counted among the first FAILED_LOOKED_AT of all owners."""
+        return len(await self._failed_ids(owner))
 
     async def describe(self) -> Mapping[str, Any]:
         """The server's kind and version, and the settings on which promises rest (None where it does not tell)."""
@@ -139,6 +139,19 @@ class Reader:
             "memory": info.get("used_memory"),
             **config,
         }
+
+    async def _ids(self, owner: str, begin: int, limit: int, *, failed: bool) -> list[str]:
+        if failed:
+            return (await self._failed_ids(owner))[begin : begin + limit]
+        user = keys.user(self._layout.partition(owner), owner)
+        ids: list[str] = await self._calls.command("ZRANGE", user, begin, begin + limit - 1)
+        return ids
+
+    async def _failed_ids(self, owner: str) -> list[str]:
+        failed = keys.failed(self._layout.partition(owner))
+        names = await self._calls.command("ZRANGE", failed, 0, FAILED_LOOKED_AT - 1)
+        mine = f"{owner}/"
+        return [name.removeprefix(mine) for name in names if name.startswith(mine)]
 
 
 def _task(

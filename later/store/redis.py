@@ -17,7 +17,7 @@ from later.core.lifecycle import Settlement
 from later.core.task import Millis, Status, Task
 from later.store import codec, keys
 from later.store.base import Added, Claim, Held, Moved, Movement, Overdue, Page, Recovered, Settled
-from later.store.calls import CONNECTIONS, Calls, connect
+from later.store.calls import Calls, connect
 from later.store.contact import Contact
 from later.store.keys import Lane
 from later.store.outbox import RedisOutbox
@@ -51,10 +51,10 @@ class RedisStore:
         self._layout = keys.Layout(partitions=partitions, own_queues=own_queues)
         self._clock = clock
         self._contact = Contact(clock, tolerance=lease / 3000)
-        self._server = connect(url, max_connections=CONNECTIONS)
+        self._server = connect(url)
         self._listener = connect(url, health_check_interval=int(QUIET_S))
         self._calls = Calls(self._server, self._contact, clock)
-        self._wakes = Wakes(self._listener, partitions)
+        self._wakes = Wakes(self._listener, self._layout.lanes)
         self._reader = Reader(self._calls, self._layout)
         self.outbox = RedisOutbox(self._calls, partitions)
         self._add, self._claim, self._extend, self._settle, self._move, self._recover = map(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 
 import redis.asyncio as redis
 from anyio import TASK_STATUS_IGNORED
@@ -20,14 +21,14 @@ RETRY_S = 1.0
 class Wakes:
     """Listens on the wake channels and lets those sleep who wait for a lane."""
 
-    def __init__(self, server: redis.Redis, partitions: int) -> None:
+    def __init__(self, server: redis.Redis, lanes: Sequence[Lane]) -> None:
         self._server = server
-        self._channels = {keys.wake(partition): partition for partition in range(partitions)}
-        self._events: dict[Lane, asyncio.Event] = {}
+        self._channels = {keys.wake(lane.partition): lane.partition for lane in lanes}
+        self._events = {lane: asyncio.Event() for lane in lanes}
 
     async def wait(self, lane: Lane, seconds: float) -> bool:
         """Sleep until the lane is woken (True) or the time is over (False); a wake-up in between counts."""
-        event = self._events.setdefault(lane, asyncio.Event())
+        event = self._events[lane]
         try:
             async with asyncio.timeout(seconds):
                 await event.wait()
@@ -51,8 +52,9 @@ class Wakes:
         while True:
             message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=QUIET_S)
             if message is not None and message["type"] == "message":
-                lane = Lane(self._channels[message["channel"]], message["data"])
-                self._events.setdefault(lane, asyncio.Event()).set()
+                event = self._events.get(Lane(self._channels[message["channel"]], message["data"]))
+                if event is not None:
+                    event.set()
 
     def _wake_all(self) -> None:
         for event in self._events.values():
