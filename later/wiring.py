@@ -115,6 +115,7 @@ async def run(settings: Settings, *, audience: TextIO | None = None, visitor: Vi
         await house.enter_async_context(engine.store.session())
         await _reach(engine)
         await house.enter_async_context(engine.archive.session())
+        engine.markers.renew(await engine.archive.unread_owners())
         return await _serve(engine, embedded, visitor)
 
 
@@ -287,6 +288,13 @@ class Markers:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+
+    def renew(self, unread: Mapping[str, int]) -> None:
+        """Begin with these owners and nobody else: a crash may have left a marker too many, or one too few."""
+        for marker in self._directory.glob("*"):
+            marker.unlink()
+        for owner, count in unread.items():
+            self.show(owner, count)
 
     def show(self, owner: str, count: int) -> None:
         self._directory.mkdir(mode=0o755, parents=True, exist_ok=True)

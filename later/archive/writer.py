@@ -46,7 +46,7 @@ class Writer:
         self._rng = rng
         self._turn = anyio.Lock()
         self._stuck = False
-        self._refused: set[tuple[int, str]] = set()
+        self._refused: set[tuple[int, str]] = set()  # they stay in the outbox and are not tried again
         self._reads = 0
         self._emptied = 0  # the number of the last read after which nothing older was left
 
@@ -68,8 +68,8 @@ class Writer:
     async def catch_up(self) -> bool:
         """Move all that is in the outbox by now, whether `run` is running or not.
 
-        For a reader who misses a task that may just have finished. False: that was not possible in two seconds, so
-        that nobody can say yet whether it has.
+        For a reader who misses a task that may just have finished. False: that was not possible in two seconds (a
+        transaction under way is waited for), so that nobody can say yet whether it has.
         """
         since = self._reads
         with anyio.move_on_after(CATCH_UP_S):
@@ -83,7 +83,7 @@ class Writer:
         return self._emptied > since
 
     async def _move(self) -> int:
-        """One batch, from reading to forgetting; how many there were."""
+        """One batch, from reading to forgetting; how many were not refused before."""
         self._reads += 1
         batch = await self._outbox.read(BATCH)
         fresh = [one for one in batch if (one.partition, one.key) not in self._refused]

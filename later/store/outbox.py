@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
 from itertools import groupby
 
@@ -36,7 +37,7 @@ class RedisOutbox:
             return
 
     async def read(self, limit: int) -> Sequence[Transition]:
-        """The oldest, at most this many of each partition; an entry that cannot be read is reported and dropped."""
+        """The oldest, at most this many of each partition; an entry that cannot be read goes to quarantine whole."""
         self._written.clear()
         found: list[Transition] = []
         for partition in range(self._partitions):
@@ -45,9 +46,15 @@ class RedisOutbox:
                 try:
                     found.append(codec.unpack_transition(partition, key, fields))
                 except codec.Unreadable as damage:
-                    log.error("outbox_entry_dropped", key=key, error=str(damage), entry=str(fields)[:2000])
-                    await self._calls.command("XDEL", keys.outbox(partition), key)
+                    log.error("outbox_entry_quarantined", key=key, error=str(damage))
+                    await self._quarantine(partition, key, fields)
         return found
+
+    async def _quarantine(self, partition: int, key: str, fields: dict[str, str]) -> None:
+        found_at, _, _ = key.partition("-")
+        entry = json.dumps({"outbox": key, **fields}, ensure_ascii=False)
+        await self._calls.command("ZADD", keys.quarantine(partition), found_at, entry)
+        await self._calls.command("XDEL", keys.outbox(partition), key)
 
     async def forget(self, transitions: Sequence[Transition]) -> None:
         """Delete what is kept elsewhere."""

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import anyio
 import pytest
+
 from later.archive.archive import Archive
 from later.core.errors import InvalidTask
 from later.core.past import Transition
@@ -211,11 +212,15 @@ async def test_a_damaged_transition_takes_none_of_its_neighbours_with_it(archive
     assert await archive.insert(damaged) == []
 
 
-async def test_readers_do_not_wait_for_a_writer(archive, make, tmp_path):
-    one = make()
-    await archive.insert([one])
+async def test_readers_do_not_wait_for_writers(archive, make, tmp_path):
+    await archive.insert([make(id="x")])
     sql = sqlite3.connect(tmp_path / "archive.db", isolation_level=None)
     sql.execute("BEGIN IMMEDIATE")
-    async with asyncio.timeout(2):
-        assert ids(await archive.unread("ana")) == ids([one])
-    sql.close()
+    async with anyio.create_task_group() as writers:
+        for _ in range(10):
+            writers.start_soon(archive.insert, [make()])
+        await anyio.sleep(0.05)
+        async with asyncio.timeout(2):
+            assert ids(await archive.unread("ana")) == ["x"]
+        sql.close()
+    assert await archive.count_unread("ana") == 11

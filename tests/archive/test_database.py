@@ -175,6 +175,15 @@ async def test_a_file_that_fails_is_reported_without_what_it_was_to_hold(archive
     assert await archive.count_unread("ana") == 1
 
 
+async def test_a_connection_that_has_failed_is_not_used_again(archive, make):
+    async with archive._engine.connect() as connection:  # as one that was opened while the disk was read-only
+        await connection.exec_driver_sql("PRAGMA query_only = ON")
+    with pytest.raises(Unavailable, match="attempt to write a readonly database"):
+        await archive.insert([make()])
+    await archive.insert([make()])
+    assert await archive.count_unread("ana") == 1
+
+
 @pytest.mark.parametrize("way", ["scope", "task"])
 async def test_cancelling_transactions_leaves_nothing_behind(archive, make, way):
     """The fixture `nothing_leaks` looks for tasks, connections and warnings."""
