@@ -54,6 +54,7 @@ def _zone(name: str) -> str:
 
 
 Duration = Annotated[Millis, BeforeValidator(_milliseconds), Field(gt=0)]
+HomePath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
 Zone = Annotated[str, AfterValidator(_zone)]
 Owner = Annotated[str, AfterValidator(lambda name: _translated(check_owner, name))]
 Queues = Annotated[
@@ -102,13 +103,13 @@ class Settings(BaseSettings):
     redis_url: SecretStr | None = Field(
         None, description="redis://, rediss:// or unix://; without it Later runs its own"
     )
-    state_dir: Path = Field(default_factory=lambda: user_state_path("later"), description="where everything is kept")
+    state_dir: HomePath = Field(default_factory=lambda: user_state_path("later"), description="where everything is kept")
     partitions: int = Field(1, ge=1, le=16384, description="fixed when a store is first used")
     queues: Queues = Field(
         ("default",), description="queues that this daemon performs; all others are pulled by clients"
     )
 
-    socket: Path | None = Field(None, description="where the API listens; api.sock in the state directory")
+    socket: HomePath | None = Field(None, description="where the API listens; api.sock in the state directory")
     host: str = "127.0.0.1"
     port: int | None = Field(None, ge=1, le=65535, description="no port, no TCP")
     url: str | None = Field(None, description="where the command line finds a daemon over TCP")

@@ -199,6 +199,7 @@ class EmbeddedServer:
         await self._process.gone()
         log.warning("embedded_server_died", pid=self._process.pid, ending=self._process.ending, log=str(self._log))
         self._process = None
+        self._socket.unlink(missing_ok=True)
 
     async def _restart(self) -> None:
         try:

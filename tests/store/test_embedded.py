@@ -12,6 +12,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -146,12 +147,13 @@ async def test_a_server_that_dies_again_and_again_is_restarted_each_time(server:
 async def test_the_next_attempt_comes_later_while_it_cannot_start(
     server: EmbeddedServer, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedded, "FIRST_PAUSE_S", 0.01)
     with capture_logs() as logs:
         async with supervised(server), client(server) as store:
             monkeypatch.setitem(embedded.RULES, "appendonly", "perhaps")
+            began = time.monotonic()
             await kill(store)
             await wait_until(lambda: events(logs).count("embedded_server_not_started") >= 3)
+            assert time.monotonic() - began > 0.1 + 0.2 + 0.4
             monkeypatch.setitem(embedded.RULES, "appendonly", "yes")
             await wait_until(lambda: answers(server))
     assert events(logs).count("embedded_server_died") == 1
@@ -269,9 +271,20 @@ async def test_loading_is_waited_for_without_a_limit(server: EmbeddedServer, mon
 
 async def test_stopping_leaves_no_process_and_no_socket(server: EmbeddedServer, home: Path) -> None:
     async with supervised(server):
-        assert servers_in(home)
+        [pid] = servers_in(home)
     assert nothing_is_left(home)
+    with pytest.raises(ChildProcessError):  # for it was reaped
+        os.waitpid(pid, os.WNOHANG)
     assert "bye bye" in (home / "redis.log").read_text()
+
+
+async def test_a_dead_server_leaves_no_socket_either(server: EmbeddedServer, home: Path) -> None:
+    with capture_logs() as logs:
+        async with supervised(server):
+            [pid] = servers_in(home)
+            os.kill(pid, signal.SIGKILL)
+            await wait_until(lambda: "embedded_server_died" in events(logs))
+    assert nothing_is_left(home)
 
 
 async def test_it_stops_when_the_daemon_fails(server: EmbeddedServer, home: Path) -> None:
@@ -320,6 +333,7 @@ async def test_ctrl_c_does_not_reach_the_server(server: EmbeddedServer, home: Pa
     try:
         async with client(server) as store:
             before = await pid_of(store)
+            assert os.getsid(before) == before != os.getsid(daemon.pid)
             os.killpg(daemon.pid, signal.SIGINT)
             assert await daemon_says(daemon) == "heard SIGINT"
             assert await pid_of(store) == before
@@ -509,7 +523,7 @@ async def answers(server: EmbeddedServer, *, pid_is_not: int = 0) -> bool:
 @asynccontextmanager
 async def supervised(server: EmbeddedServer) -> AsyncIterator[None]:
     async with server.running(), anyio.create_task_group() as services:
-        services.start_soon(server.supervise)
+        await services.start(server.supervise)
         yield
         services.cancel_scope.cancel()
 
