@@ -103,7 +103,9 @@ class Settings(BaseSettings):
     redis_url: SecretStr | None = Field(
         None, description="redis://, rediss:// or unix://; without it Later runs its own"
     )
-    state_dir: HomePath = Field(default_factory=lambda: user_state_path("later"), description="where everything is kept")
+    state_dir: HomePath = Field(
+        default_factory=lambda: user_state_path("later"), description="where everything is kept"
+    )
     partitions: int = Field(1, ge=1, le=16384, description="fixed when a store is first used")
     queues: Queues = Field(
         ("default",), description="queues that this daemon performs; all others are pulled by clients"

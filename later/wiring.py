@@ -21,6 +21,7 @@ from anyio.abc import TaskStatus
 
 from later import __version__, logs
 from later.actions.base import PermanentFailure, TemporaryFailure
+from later.actions.desktop import DesktopAction
 from later.actions.email import EmailAction
 from later.actions.registry import Registry, Surroundings
 from later.api.app import create_app
@@ -76,7 +77,7 @@ class Engine:
         self.actions = Registry(Surroundings(settings=settings, now=self.store.now, audience=audience))
         self.defaults = Defaults(
             queue=settings.queues[0],
-            action=settings.action or self.actions.default(),
+            action=settings.action or _default_action(settings),
             to=settings.to,
             zone=settings.zone,
         )
@@ -276,6 +277,13 @@ async def _examine_email(engine: Engine) -> list[doctor.Finding]:
     except (TemporaryFailure, PermanentFailure) as failure:
         return [{"subject": "email", "advice": str(failure)}]
     return []
+
+
+def _default_action(settings: Settings) -> str:
+    """What is done with a thought that does not say: email where it can go out, else desktop, else the inbox."""
+    if settings.email.host and settings.to:
+        return "email"
+    return "desktop" if DesktopAction.available() else "inbox"
 
 
 def _without_secrets(url: str) -> str:

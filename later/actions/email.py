@@ -5,40 +5,26 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
-from base64 import b64encode, encodebytes
-from collections.abc import AsyncIterator, Mapping
+from base64 import b64encode
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from email import message_from_bytes
-from email.header import Header
-from email.message import EmailMessage
-from email.policy import SMTP as SMTP_POLICY
-from email.policy import EmailPolicy
-from email.utils import format_datetime
 
 from aiosmtplib import SMTP, SMTPAuthenticationError, SMTPException, SMTPResponse, SMTPResponseException
 
 from later.actions.base import PermanentFailure, Receipt, TemporaryFailure
+from later.actions.letter import Letter, is_address, write
 from later.actions.registry import Surroundings
 from later.core.errors import InvalidTask
-from later.core.task import Millis, Task
+from later.core.task import Task
 
 CONNECTIONS = 8
 PATIENCE_S = 20.0
 GOODBYE_S = 1.0
-SUBJECT_CHARACTERS = 68
 REPLY_CHARACTERS = 300
-NO_SUBJECT = "A task from Later"
 NO_HOST = "no mail server is known to this daemon; set LATER_EMAIL__HOST, or choose another action"
 
 # RFC 4954 §6, RFC 3207 §4: "authenticate first" and "issue STARTTLS first" are about the settings, not the mail.
 LOGIN_WANTED = 530
-
-_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
-_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-_ADDRESS = re.compile(rf"(?=.{{3,254}}\Z)(?=[^@]{{1,64}}@){_ATOM}(?:\.{_ATOM})*@{_LABEL}(?:\.{_LABEL})*")
-_STEERING = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 class EmailAction:
@@ -226,77 +212,3 @@ def _spellings(username: str | None, password: str) -> list[str]:
 def _line(words: str) -> str:
     """Somebody else's words on one line, fit to be kept and shown."""
     return " ".join("".join(sign if sign.isprintable() else " " for sign in words).split())[:REPLY_CHARACTERS]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Letter:
-    """What goes over the wire: the envelope, and the content as it was proved."""
-
-    sender: str
-    recipient: str
-    message_id: str
-    content: bytes
-
-
-class _AsWritten(EmailPolicy):
-    """Headers leave as they were written.
-
-    EmailPolicy would parse and fold them anew: that decodes encoded-words which a user typed (CVE-2024-6923: up to
-    Python 3.11.9 a line break in one made a header of its own) and garbles some that we wrote.
-    """
-
-    def header_store_parse(self, name: str, value: str) -> tuple[str, str]:
-        return name, value
-
-
-AS_WRITTEN = _AsWritten(linesep="\r\n", refold_source="none")
-
-
-def write(task: Task, *, sender: str, recipient: str, now: Millis) -> Letter:
-    r"""The task as a mail, proved by reading it back. Raises PermanentFailure.
-
-    The text's bytes travel in base64 just as they are kept: no line break is changed and none is added, so `\n` stays
-    `\n` and `\r\n` stays `\r\n`. (RFC 2045 §6.8 would have CRLF; receivers show both alike.)
-    """
-    message_id = f"<{task.delivery_id}@{sender.rpartition('@')[2]}>"
-    headers = {
-        "From": sender,
-        "To": recipient,
-        "Subject": _subject(task.message),
-        "Date": format_datetime(datetime.fromtimestamp(now // 1000, UTC)),
-        "Message-ID": message_id,
-        "Auto-Submitted": "auto-generated",
-        "X-Later-Claim": str(task.claim),
-        "MIME-Version": "1.0",
-        "Content-Type": 'text/plain; charset="utf-8"',
-        "Content-Transfer-Encoding": "base64",
-    }
-    body = task.message.encode()
-    message = EmailMessage(policy=AS_WRITTEN)
-    for name, value in headers.items():
-        message[name] = value if value.isascii() else Header(value, "utf-8", header_name=name).encode()
-    message.set_payload(encodebytes(body).decode())
-    content = message.as_bytes()
-    _prove(content, headers=headers, recipient=recipient, body=body)
-    return Letter(sender=sender, recipient=recipient, message_id=message_id, content=content)
-
-
-def is_address(text: str) -> bool:
-    """Whether this is one address and nothing else: no name, list, quotes or encoded-word, and ASCII only."""
-    return _ADDRESS.fullmatch(text) is not None and "=?" not in text
-
-
-def _subject(text: str) -> str:
-    """The first line with something to show, shortened; an encoded-word is broken up, so that it stays text."""
-    lines = (" ".join(_STEERING.sub(" ", line).split()) for line in text.splitlines())
-    line = next(filter(None, lines), NO_SUBJECT).replace("=?", "= ?")
-    return line if len(line) <= SUBJECT_CHARACTERS else line[: SUBJECT_CHARACTERS - 1].rstrip() + "…"
-
-
-def _prove(content: bytes, *, headers: Mapping[str, str], recipient: str, body: bytes) -> None:
-    """Read the mail as a receiver would: it must say what was meant, to one recipient, and nothing else."""
-    read = message_from_bytes(content, policy=SMTP_POLICY)
-    found = [(name, str(value)) for name, value in read.items()]
-    addresses = [address.addr_spec for address in read["To"].addresses]
-    if found != list(headers.items()) or addresses != [recipient] or read.get_payload(decode=True) != body:
-        raise PermanentFailure("the mail does not read back as it was meant, so it was not sent")

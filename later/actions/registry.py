@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
 from typing import TextIO
 
 from later.actions.base import Action
@@ -55,20 +53,6 @@ class Registry:
             self._made[name] = door.load()(self._surroundings)
         return self._made[name]
 
-    def default(self) -> str:
-        """What is done with a thought that does not say: email where it can go out, else desktop, else the inbox."""
-        settings = self._surroundings.settings
-        if settings.email.host and settings.to:
-            return "email"
-        return "desktop" if session_bus_exists() else "inbox"
-
     def check(self, task: Task) -> None:
         """Refuse a task that could never be performed. Raises InvalidTask."""
         self.get(task.action).check(task)
-
-
-def session_bus_exists() -> bool:
-    """Whether this process belongs to somebody's desktop session."""
-    named = os.environ.get("DBUS_SESSION_BUS_ADDRESS")
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    return bool(named) or bool(runtime and Path(runtime, "bus").exists())

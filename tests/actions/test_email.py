@@ -24,10 +24,12 @@ from hypothesis import strategies as st
 
 from later.actions.base import Action, PermanentFailure, TemporaryFailure
 from later.actions.email import CONNECTIONS, EmailAction
+from later.actions.letter import write
 from later.actions.registry import Surroundings
 from later.core.errors import InvalidTask
 from later.core.task import MESSAGE_BYTES, Status, Task
 from later.settings import EmailSettings, Settings
+from tests.waiting import wait_until
 
 NEW_YEAR = 1_767_225_600_000
 HEADERS = ["From", "To", "Subject", "Date", "Message-ID", "Auto-Submitted", "X-Later-Claim"]
@@ -85,10 +87,12 @@ async def a_server(postbox: Postbox, *, tls: ssl.SSLContext | None = None, **opt
     server = await loop.create_server(factory, "127.0.0.1", 0, ssl=tls)
     async with server:
         yield server.sockets[0].getsockname()[1]
-    for protocol in made:
-        if protocol.transport is not None:
-            protocol.transport.close()
+    # After a failed handshake aiosmtpd would keep the connection for ever.
     talks = [protocol._handler_coroutine for protocol in made if protocol._handler_coroutine is not None]
+    for talk in talks:
+        talk.cancel()
+    for transport in [way for protocol in made for way in (protocol.transport, protocol._original_transport) if way]:
+        transport.abort()
     await asyncio.gather(*talks, return_exceptions=True)
 
 
@@ -109,7 +113,6 @@ class Puppet:
         self.heard: list[str] = []
         self.open = 0
         self.most_open = 0
-        self.crowded = asyncio.Event()
         self._talks: list[asyncio.Task[None]] = []
 
     @asynccontextmanager
@@ -125,13 +128,13 @@ class Puppet:
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.open += 1
         self.most_open = max(self.open, self.most_open)
-        if self.open == CONNECTIONS:
-            self.crowded.set()
         command: str | None = "GREETING"
         while command and (answer := self.answers.get(command, "502 what?")):
             writer.write(answer.encode("utf-8", "surrogateescape") + b"\r\n")
+            if command == "QUIT":
+                break
             command = await self._hear(reader, in_text=answer.startswith("354") and command == "DATA")
-        if command and self.answers.get(command) is None:
+        if command and self.answers.get(command, "") is None:
             await reader.read()
         writer.close()
         self.open -= 1
@@ -142,6 +145,7 @@ class Puppet:
                 await reader.readline()
                 return "DOT"
             await reader.readuntil(b"\r\n.\r\n")
+            self.heard.append("DOT")
             return "DOT"
         line = (await reader.readline()).decode()
         if line:
@@ -248,6 +252,12 @@ async def test_a_repeat_has_the_same_message_id_and_another_occurrence_a_new_one
     ids = [str(message_from_bytes(envelope.original_content)["Message-ID"]) for envelope in postbox.letters]
     assert ids[0] == ids[1]
     assert len(set(ids)) == 3
+
+
+def test_a_mail_that_would_read_as_another_one_is_not_sent() -> None:
+    crooked = replace(a_task(), uid="01>\r\nBcc: injected@example.org\r\nX-More: <02")
+    with pytest.raises(PermanentFailure, match="does not read back as it was meant"):
+        write(crooked, sender="later@example.net", recipient="ada@example.org", now=NEW_YEAR)
 
 
 @pytest.mark.parametrize(
@@ -398,8 +408,7 @@ async def test_no_more_than_eight_connections_are_open_at_a_time() -> None:
         action = an_action(port)
         await asyncio.gather(*(action.perform(a_task()) for _ in range(3 * CONNECTIONS)))
     assert puppet.heard.count("QUIT") == 3 * CONNECTIONS
-    assert puppet.crowded.is_set()
-    assert puppet.most_open <= CONNECTIONS + 1  # a closed connection may be noticed after its successor's opening
+    assert puppet.most_open == CONNECTIONS
 
 
 async def test_a_mail_that_finds_no_free_connection_in_time_is_tried_again() -> None:
@@ -415,12 +424,11 @@ async def test_a_cancelled_attempt_leaves_at_once() -> None:
     puppet = Puppet(DOT=None)
     async with puppet.listening() as port:
         attempt = asyncio.create_task(an_action(port).perform(a_task()))
-        while "DATA" not in puppet.heard:
-            await asyncio.sleep(0)
+        await wait_until(lambda: "DOT" in puppet.heard)
         attempt.cancel()
         with pytest.raises(asyncio.CancelledError):
             await attempt
-    assert puppet.heard[-1] == "DATA"
+    assert puppet.heard[-1] == "DOT"
 
 
 async def test_verify_knocks_and_sends_nothing() -> None:
