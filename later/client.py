@@ -16,7 +16,7 @@ from later.archive.writer import Writer
 from later.core.errors import Conflict, InvalidTask, NotFound
 from later.core.past import Transition
 from later.core.task import Millis, Spec, Status, Task, check_id, check_message
-from later.core.when import When, parse_duration, parse_zone, resolve
+from later.core.when import When, parse_zone, resolve
 from later.store.base import Added, Moved, Movement, Page, Store
 
 HOLD = When(hold=True)
@@ -161,7 +161,9 @@ class Client:
 
     async def snooze(self, task_id: str, duration: str) -> Task:
         """Let it come this much later from now; one that has come already comes again."""
-        return await self._bring(task_id, self._store.now() + parse_duration(duration))
+        moment = resolve(When(in_=duration), now=self._store.now(), rng=self._rng)
+        assert moment.due is not None
+        return await self._bring(task_id, moment.due)
 
     async def execute(self, task_id: str) -> Task:
         """Let it come now; one that has come already comes again."""
@@ -257,9 +259,9 @@ class Client:
         return task if isinstance(task, Task) else task.task
 
     async def _past(self, task_id: str) -> Transition:
+        # First, because the archive may know an earlier task of that id.
+        await self._writer.catch_up()
         past = await self._archive.latest(self.owner, task_id)
-        if past is None and await self._writer.catch_up():
-            past = await self._archive.latest(self.owner, task_id)
         if past is None:
             raise NotFound(f"there is no task {task_id!r}; `later list` shows the live ones, `later history` the past")
         return past

@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 from platformdirs import user_config_path, user_state_path
 from pydantic import (
     AfterValidator,
@@ -32,6 +33,11 @@ from later.core.task import Millis, check_owner, check_queue
 from later.core.when import parse_duration, parse_zone
 
 PREFIX = "LATER_"
+ALSO = {"WAKEUP_BEFORE_SECONDS": "LATER_WAKEUP_BEFORE_SECONDS"}
+"""A name from elsewhere, and ours for the same."""
+SECRET = ("PASSWORD", "TOKEN", "REDIS_URL")
+TOKEN_CHARACTERS = 16
+STORES = ("redis://", "rediss://", "unix://")
 SOCKET_CHARACTERS = 100
 """A unix socket's path may have 108 bytes on Linux and 104 on macOS, NUL included."""
 
@@ -53,9 +59,32 @@ def _zone(name: str) -> str:
     return name
 
 
+def _redis_url(url: SecretStr) -> SecretStr:
+    """Its parts are never shown: where a password is not written as a URL wants it, any of them may be the password."""
+    try:
+        address = url.get_secret_value()
+        usable = address.startswith(STORES) and address not in STORES and urlsplit(address).port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError(
+            "this is not an address such as redis://[user:password@]host:6379/0, rediss://… or unix:///path; "
+            "in a password, write / ? # @ : and % as %2F %3F %23 %40 %3A and %25"
+        )
+    return url
+
+
+def _token(token: SecretStr) -> SecretStr:
+    if len(token.get_secret_value()) < TOKEN_CHARACTERS:
+        raise ValueError(f"it needs at least {TOKEN_CHARACTERS} characters: openssl rand -hex 32")
+    return token
+
+
 Duration = Annotated[Millis, BeforeValidator(_milliseconds), Field(gt=0)]
-HomePath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
+HomePath = Annotated[Path, AfterValidator(lambda path: Path(os.path.expanduser(path)).absolute())]
 Zone = Annotated[str, AfterValidator(_zone)]
+RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
+Token = Annotated[SecretStr, AfterValidator(_token)]
 Owner = Annotated[str, AfterValidator(lambda name: _translated(check_owner, name))]
 Queues = Annotated[
     tuple[str, ...],
@@ -100,7 +129,7 @@ class Settings(BaseSettings):
         populate_by_name=True,
     )
 
-    redis_url: SecretStr | None = Field(
+    redis_url: RedisUrl | None = Field(
         None, description="redis://, rediss:// or unix://; without it Later runs its own"
     )
     state_dir: HomePath = Field(
@@ -115,7 +144,7 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int | None = Field(None, ge=1, le=65535, description="no port, no TCP")
     url: str | None = Field(None, description="where the command line finds a daemon over TCP")
-    token: SecretStr | None = Field(None, min_length=16, description="what callers over TCP must send")
+    token: Token | None = Field(None, description="what callers over TCP must send")
     autostart: bool = Field(True, description="whether `later add` may start a daemon where there is none")
 
     workers: int = Field(50, ge=1, le=10_000, description="actions performed at a time")
@@ -166,16 +195,15 @@ def default_env_file() -> Path:
     return user_config_path("later") / "env"
 
 
-def load(env_file: Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+def load(env_file: Path | None = None) -> Settings:
     """The settings of the file (if it is there) and then of the environment; raises InvalidSetting."""
     path = env_file or default_env_file()
-    environ = os.environ if environ is None else environ
     if env_file is not None and not path.is_file():
         raise InvalidSetting(f"there is no file {path}; --env-file must name one with lines such as LATER_WORKERS=50")
     kept = _read(path)
-    _refuse_unknown([*kept, *environ])
+    _refuse_unknown([*kept, *os.environ])
     try:
-        settings = Settings(_env_file=path if kept else None, _env_file_encoding="utf-8")
+        settings = Settings(**_by_field(kept, besides=os.environ))
     except ValidationError as error:
         raise InvalidSetting(_explain(error)) from None
     _refuse_unusable(settings)
@@ -194,18 +222,44 @@ def names() -> list[str]:
     return found
 
 
-def _read(path: Path) -> dict[str, str | None]:
+def _read(path: Path) -> dict[str, str]:
+    """What the file says, to the letter; raises InvalidSetting if a line says nothing, or others may read a secret."""
     try:
-        mode = path.stat().st_mode
+        with path.open(encoding="utf-8") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            lines = list(parse_stream(file))
     except FileNotFoundError:
         return {}
     except OSError as error:
         raise InvalidSetting(f"{path} cannot be read: {error.strerror}; it should belong to you, mode 0600") from None
-    kept = dotenv_values(path, interpolate=False)
-    secret = [name for name in kept if name.endswith(("PASSWORD", "TOKEN", "REDIS_URL"))]
+    except UnicodeDecodeError:
+        raise InvalidSetting(f"{path} cannot be read: it is not UTF-8 text") from None
+    for line in lines:
+        if line.error or (line.key is not None and line.value is None):
+            text = line.original.string
+            number = line.original.line + text[: len(text) - len(text.lstrip())].count("\n")
+            raise InvalidSetting(f"{path}, line {number}: write NAME=value, or # before a remark")
+    kept = {line.key: line.value for line in lines if line.key is not None and line.value is not None}
+    secret = [name for name in kept if name.upper().endswith(SECRET)]
     if secret and mode & (stat.S_IRGRP | stat.S_IROTH):
         raise InvalidSetting(f"{path} holds {secret[0]} and others can read it; run: chmod 600 {path}")
     return kept
+
+
+def _by_field(kept: Mapping[str, str], *, besides: Mapping[str, str]) -> dict[str, Any]:
+    """What the file says and the environment does not, by field: LATER_EMAIL__PORT is the port in email."""
+    said = {_canonical(name) for name, value in besides.items() if value}
+    values: dict[str, Any] = {}
+    for name, value in kept.items():
+        known = _canonical(name)
+        if value and known.startswith(PREFIX) and known not in said:
+            group, _, inner = known.removeprefix(PREFIX).lower().partition("__")
+            values |= {group: {**values.get(group, {}), inner: value} if inner else value}
+    return values
+
+
+def _canonical(name: str) -> str:
+    return ALSO.get(name.upper(), name.upper())
 
 
 def _refuse_unknown(given: Iterable[str]) -> None:

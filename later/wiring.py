@@ -250,6 +250,7 @@ def _house(engine: Engine, *, pool: Pool | None, managers: list[Manager]) -> Hou
 
     return House(
         gate=engine.gate(),
+        kept_in=engine.where,
         client=engine.client,
         stats=stats,
         health=health,

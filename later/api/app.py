@@ -11,8 +11,9 @@ from later.api.house import House
 
 def create_app(house: House) -> FastAPI:
     """The application of this house."""
-
-    app = FastAPI(title="Later", version=__version__, docs_url=None, redoc_url=None)
+    # The description is a route of our own, because over TCP it needs the token as all others do; and a path with
+    # a slash at its end is another one.
+    app = FastAPI(title="Later", version=__version__, openapi_url=None, redirect_slashes=False)
     app.state.house = house
     app.add_middleware(limits.BodyLimit)
     problems.install(app)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, FastAPI
+from starlette.requests import Request
 
 from later.api.house import Caller, TheClient, TheHouse
 
@@ -31,6 +32,14 @@ async def doctor(house: TheHouse, caller: Caller) -> dict[str, Any]:
     """What to mend, each with what to do about it."""
     caller.require("read")
     return {"findings": await house.findings()}
+
+
+@router.get("/openapi.json", include_in_schema=False)
+async def description(request: Request, caller: Caller) -> dict[str, Any]:
+    """This API, as programs read it."""
+    caller.require("read")
+    app: FastAPI = request.app
+    return app.openapi()
 
 
 @router.post("/v1/stop", status_code=202)

@@ -18,6 +18,7 @@ class House:
     """What the routes need of the process they live in."""
 
     gate: Gate
+    kept_in: str
     client: Callable[[str], Client]
     stats: Callable[[], Awaitable[Mapping[str, Any]]]
     health: Callable[[], Awaitable[None]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from later.api.problems import Problem
@@ -9,8 +10,11 @@ from later.api.problems import Problem
 BODY_BYTES = 1024 * 1024
 
 
-class _TooLarge(Exception):
-    pass
+class _TooLarge(HTTPException):
+    """FastAPI lets errors of this kind alone pass while it reads a body."""
+
+    def __init__(self) -> None:
+        super().__init__(413, f"the body is larger than {BODY_BYTES:,} bytes; send less")
 
 
 class BodyLimit:
@@ -43,7 +47,6 @@ class BodyLimit:
             if not announced.isdigit() or int(announced) > BODY_BYTES:
                 raise _TooLarge
             await self._app(scope, bounded, watched)
-        except _TooLarge:
+        except _TooLarge as refusal:
             if not answered:
-                refusal = Problem(413, f"the body is larger than {BODY_BYTES:,} bytes; send less")
-                await refusal(scope, receive, send)
+                await Problem(refusal.status_code, refusal.detail)(scope, receive, send)

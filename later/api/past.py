@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from fastapi import APIRouter, Query
 
 from later.api.house import Caller, TheClient
-from later.api.schemas import Read, TaskList, task_json
+from later.api.schemas import PastStatus, Read, TaskList, task_json
 from later.api.tasks import Cursor, Limit
-from later.core.task import PAST, Status
 
 router = APIRouter(prefix="/v1", tags=["past tasks"])
 
@@ -18,14 +17,13 @@ router = APIRouter(prefix="/v1", tags=["past tasks"])
 async def history(
     client: TheClient,
     caller: Caller,
-    status: Annotated[list[Status] | None, Query()] = None,
+    status: Annotated[list[PastStatus] | None, Query()] = None,
     cursor: Cursor = None,
     limit: Limit = 100,
 ) -> dict[str, Any]:
-    """What came of your tasks, newest first; `status` is completed, failed or cancelled."""
+    """What came of your tasks, newest first; `status` may be given several times."""
     caller.require("read")
-    statuses = status or (*PAST, Status.FAILED)
-    rows, following = await client.history(statuses, cursor=cursor, limit=limit)
+    rows, following = await client.history(status or get_args(PastStatus), cursor=cursor, limit=limit)
     return {"tasks": [task_json(row) for row in rows], "next": following}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import structlog
@@ -48,6 +49,10 @@ class Problem(JSONResponse):
     def __init__(self, status: int, detail: str, headers: dict[str, str] | None = None, **more: Any) -> None:
         body = {"type": "about:blank", "title": TITLE.get(status, "Failed"), "status": status, "detail": detail, **more}
         super().__init__(body, status_code=status, headers=headers)
+
+    def render(self, content: Any) -> bytes:
+        # In ASCII: what is wrong may have been said in characters that UTF-8 refuses.
+        return json.dumps(content).encode()
 
 
 def install(app: FastAPI) -> None:

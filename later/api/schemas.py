@@ -14,6 +14,8 @@ from later.core.past import Transition
 from later.core.task import ADDRESS_CHARACTERS, OPTIONS_BYTES, PAYLOAD_BYTES, Millis, Status, Task
 from later.core.when import When, rfc3339
 
+LiveStatus = Literal[Status.CREATED, Status.PENDING, Status.RUNNING, Status.FAILED]
+PastStatus = Literal[Status.COMPLETED, Status.FAILED, Status.CANCELLED]
 Phrase = Annotated[str, StringConstraints(max_length=1000)]
 Address = Annotated[str, StringConstraints(max_length=ADDRESS_CHARACTERS)]
 Name = Annotated[str, StringConstraints(max_length=200)]
@@ -170,7 +172,13 @@ class TaskOut(BaseModel):
     updated_at: str
     started_at: str | None
     finished_at: str | None
-    disposition: Literal["created", "kept", "replaced"] | None = None
+
+
+class AddedTask(TaskOut):
+    """What became of a new task, and where it is kept."""
+
+    disposition: Literal["created", "kept", "replaced"]
+    kept_in: str
 
 
 class TaskList(BaseModel):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import stat
 import struct
 from asyncio import Transport
 from collections.abc import AsyncIterator, Iterator
@@ -22,6 +21,7 @@ from later.api.principal import PEER
 from later.core.errors import InvalidSetting
 
 STOP_S = 5
+LOOK_S = 1.0
 GROUP_DIRECTORY = 0o750
 
 
@@ -84,6 +84,7 @@ class Server:
     def _unix_socket(self) -> Iterator[socket.socket]:
         """Bound under a name of its own and renamed, so that nobody meets it before its mode is right."""
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _refuse_taken(self._path)
         fresh = self._path.with_suffix(f".{os.getpid()}")
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
             try:
@@ -118,9 +119,21 @@ def _tcp_socket(host: str, port: int) -> Iterator[socket.socket]:
         yield listener
 
 
+def _refuse_taken(path: Path) -> None:
+    """What is there and is no socket is somebody's file; where somebody listens is another daemon's place."""
+    if not path.exists():
+        return
+    if not path.is_socket():
+        raise InvalidSetting(f"{path} is there already and is no socket; set LATER_SOCKET to a name that is free")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as visitor, contextlib.suppress(OSError):
+        visitor.settimeout(LOOK_S)
+        visitor.connect(str(path))
+        raise InvalidSetting(f"another daemon listens at {path}; stop it, or set LATER_SOCKET to another place")
+
+
 def _mode_in(directory: Path) -> int:
     """A directory made for a group (0750, as systemd's RuntimeDirectory) lets that group call; all others the owner."""
-    return 0o660 if stat.S_IMODE(directory.stat().st_mode) == GROUP_DIRECTORY else 0o600
+    return 0o660 if directory.stat().st_mode & 0o777 == GROUP_DIRECTORY else 0o600
 
 
 def _uid_of(peer: socket.socket) -> int:

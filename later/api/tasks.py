@@ -6,9 +6,19 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 
-from later.api.house import Caller, TheClient
-from later.api.schemas import NewTime, Snooze, TaskChanges, TaskList, TaskOut, TaskToAdd, task_json
-from later.core.task import LIVE, Status
+from later.api.house import Caller, TheClient, TheHouse
+from later.api.schemas import (
+    AddedTask,
+    LiveStatus,
+    NewTime,
+    Snooze,
+    TaskChanges,
+    TaskList,
+    TaskOut,
+    TaskToAdd,
+    task_json,
+)
+from later.core.task import LIVE
 
 router = APIRouter(prefix="/v1", tags=["tasks"])
 
@@ -16,25 +26,27 @@ Limit = Annotated[int, Query(ge=1, le=1000)]
 Cursor = Annotated[str | None, Query(max_length=200)]
 
 
-@router.post("/tasks", status_code=201, response_model=TaskOut)
-async def add(body: TaskToAdd, client: TheClient, caller: Caller, response: Response) -> dict[str, Any]:
+@router.post("/tasks", status_code=201, response_model=AddedTask)
+async def add(
+    body: TaskToAdd, client: TheClient, caller: Caller, house: TheHouse, response: Response
+) -> dict[str, Any]:
     """Keep a task. The same id with the same content again answers 200 and `kept`."""
     caller.require("write")
     added = await client.add(body.new_task())
     response.status_code = 200 if added.kept else 201
     disposition = "kept" if added.kept else "replaced" if added.replaced else "created"
-    return {**task_json(added.task), "disposition": disposition}
+    return {**task_json(added.task), "disposition": disposition, "kept_in": house.kept_in}
 
 
 @router.get("/tasks", response_model=TaskList)
 async def list_live(
     client: TheClient,
     caller: Caller,
-    status: Annotated[list[Status] | None, Query()] = None,
+    status: Annotated[list[LiveStatus] | None, Query()] = None,
     cursor: Cursor = None,
     limit: Limit = 100,
 ) -> dict[str, Any]:
-    """Your live tasks in due order; `status` (created, pending, running, failed) may be given several times."""
+    """Your live tasks in due order; `status` may be given several times."""
     caller.require("read")
     page = await client.page(status or LIVE, cursor=cursor, limit=limit)
     return {"tasks": [task_json(task) for task in page.tasks], "next": page.next}

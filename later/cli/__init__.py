@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import Any
 
 import click
 
+from later import __version__
+from later.cli.output import Refused
+
 COMMANDS = {
-    "add": "tasks",
+    "add": "add",
     "list": "tasks",
     "get": "tasks",
     "update": "tasks",
@@ -39,6 +43,15 @@ class Later(click.Group):
     def list_commands(self, context: click.Context) -> list[str]:
         return list(COMMANDS)
 
+    def resolve_command(
+        self, context: click.Context, arguments: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(context, arguments)
+        except click.exceptions.NoSuchCommand:
+            # click looks for the nearest one only among those that are loaded.
+            raise click.exceptions.NoSuchCommand(arguments[0], possibilities=COMMANDS, ctx=context) from None
+
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
@@ -50,7 +63,7 @@ class Later(click.Group):
 
 
 @click.command(cls=Later, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="later-daemon", prog_name="later", message="%(prog)s %(version)s")
+@click.version_option(__version__, prog_name="later", message="%(prog)s %(version)s")
 def cli() -> None:
     """Keeps a thought and brings it back at its moment.
 
@@ -64,23 +77,36 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """The console script. Exit status: 0 ok · 1 failed · 2 usage · 3 not found · 4 conflict · 69 unavailable."""
-    from later.cli.output import Refused
-
+    given = sys.argv[1:] if arguments is None else arguments
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
-        result: Any = cli.main(args=arguments, prog_name="later", standalone_mode=False)
-    except Refused as refusal:
-        refusal.show()
-        sys.exit(refusal.status)
+        result: Any = cli.main(args=given, prog_name="later", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        sys.exit(error.exit_code)
     except click.exceptions.Abort:
         sys.exit(130)
     except click.ClickException as error:
-        click.echo(f"later: {error.format_message()}", err=True)
-        if isinstance(error, click.UsageError) and error.ctx is not None:
-            click.echo(f"{error.ctx.command_path} --help says what it takes", err=True)
+        _refused(error).show(as_json=_wants_json(given))
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        sys.stderr.close()
+    except Refused as refusal:
+        refusal.show(as_json=_wants_json(given))
+        sys.exit(refusal.status)
+    except OSError as error:
+        Refused(f"this went wrong: {error}").show(as_json=_wants_json(given))
+        # What is left in the buffer of stdout cannot be written either, and Python would try at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
     sys.exit(result if isinstance(result, int) else 0)
+
+
+def _refused(error: click.ClickException) -> Refused:
+    sentence = error.format_message().rstrip(".")
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        sentence += f"{'' if sentence.endswith('?') else ';'} `{error.ctx.command_path} --help` says what it takes"
+    return Refused(sentence, status=error.exit_code, problem={"title": "Usage"})
+
+
+def _wants_json(given: list[str]) -> bool:
+    return "--json" in (given[: given.index("--")] if "--" in given else given)

@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 
 from later.cli import http, places
-from later.cli.output import unavailable
+from later.cli.output import Refused, unavailable
 
 START_S = 30.0
 LOOK_EVERY_S = 0.02
@@ -24,13 +24,13 @@ LOG_BYTES = 1024 * 1024
 def wanted() -> bool:
     """Whether a daemon may be started: nobody has said where another one is, and it is not switched off."""
     off = (places.variable("LATER_AUTOSTART") or "1").lower() in ("0", "false", "no", "off")
-    elsewhere = places.variable("LATER_URL") or places.variable("LATER_REDIS_URL") or places.SYSTEM_DIR.exists()
+    elsewhere = places.variable("LATER_URL") or places.variable("LATER_REDIS_URL") or os.path.exists(places.SYSTEM_DIR)
     return not off and not elsewhere
 
 
 def start() -> http.Daemon:
     """A daemon in the background; of several callers at once one starts it and the others wait for it."""
-    state_dir = places.state_dir()
+    state_dir = Path(places.state_dir())
     try:
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _one_at_a_time(state_dir / "starting"):
@@ -57,7 +57,7 @@ def _started(state_dir: Path) -> http.Daemon:
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "later", "run"],
             cwd="/",
-            env={**os.environ, "LATER_STATE_DIR": str(state_dir)},
+            env={**os.environ, **_absolute_places(state_dir)},
             stdin=subprocess.DEVNULL,
             stdout=diary,
             stderr=diary,
@@ -67,13 +67,26 @@ def _started(state_dir: Path) -> http.Daemon:
     while time.monotonic() < deadline:
         if (found := http.find()) is not None:
             return found
-        if process.poll() is not None:
-            with log.open("rb") as diary:
-                diary.seek(before)
-                said = diary.read().decode(errors="replace").strip().splitlines()
-            raise unavailable(f"the daemon could not start: {said[-1] if said else 'it said nothing'}")
+        if (ending := process.poll()) is not None:
+            raise _stillborn(log, before, ending)
         time.sleep(LOOK_EVERY_S)
     raise unavailable(f"the daemon has not answered for {START_S:.0f} s; its log is {log}")
+
+
+def _absolute_places(state_dir: Path) -> dict[str, str]:
+    """Where the caller means them to be, for a daemon that works from /."""
+    socket = places.variable("LATER_SOCKET")
+    return {"LATER_STATE_DIR": str(state_dir), **({"LATER_SOCKET": places.absolute(socket)} if socket else {})}
+
+
+def _stillborn(log: Path, before: int, ending: int) -> Refused:
+    """What the daemon said when it ended at once, with its own exit status where it refused a setting."""
+    with log.open("rb") as diary:
+        diary.seek(before)
+        said = diary.read().decode(errors="replace").strip().splitlines()
+    reason = said[-1].removeprefix("later: ") if said else f"it said nothing; its log is {log}"
+    sentence = f"the daemon could not start: {reason}"
+    return Refused(sentence, status=2) if ending == 2 else unavailable(sentence)
 
 
 @contextlib.contextmanager

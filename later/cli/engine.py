@@ -3,59 +3,65 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Coroutine
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import Any, TextIO
 
 from later.cli import http, places
 from later.cli.output import UNAVAILABLE, Refused
 
-WAITING = "your Redis, where it waits for a daemon: `later run`"
-
 DEMO_THOUGHT = "call mum"
 
-Result = TypeVar("Result")
-
-
-def run(env_file: Path | None) -> int:
+def run(env_file: str | None) -> int:
     """The daemon, with the settings of the file and the environment."""
-    from later import settings, wiring
+    from later import settings
 
-    audience = sys.stdout if sys.stdout.isatty() else None
-    return _finished(lambda: wiring.run(settings.load(env_file), audience=audience))
+    file = Path(env_file) if env_file is not None else None
+    with _refusals():
+        chosen = settings.load(file)
+
+        from later import wiring
+
+        return asyncio.run(wiring.run(chosen, audience=sys.stdout if sys.stdout.isatty() else None))
 
 
 def demo(audience: TextIO) -> int:
     """A daemon in a throw-away directory, with one thought that comes back in three seconds."""
     from later import settings, wiring
 
+    for name in [name for name in os.environ if name in places.KNOWN]:
+        del os.environ[name]
     state_dir = Path(tempfile.mkdtemp(prefix="later-demo-"))
     try:
-        throw_away = settings.Settings(
-            state_dir=state_dir, redis_url=None, socket=None, port=None, action="console", log_level="warning"
-        )
+        throw_away = settings.Settings(state_dir=state_dir, action="console", log_level="warning")
         audience.write(f"a daemon of its own starts in {state_dir}\n")
         audience.flush()
-        return _finished(
-            lambda: wiring.run(throw_away, audience=audience, visitor=lambda of: _add_one(of.socket_path, audience))
-        )
+        with _refusals():
+            return asyncio.run(
+                wiring.run(throw_away, audience=audience, visitor=lambda of: _add_one(of.socket_path, audience))
+            )
     finally:
         shutil.rmtree(state_dir, ignore_errors=True)
 
 
-def ask(method: str, path: str, body: dict[str, Any]) -> tuple[int, Any]:
-    """One request, answered in this process: for `add` where there is a Redis and no daemon."""
+def add(body: dict[str, Any]) -> dict[str, Any]:
+    """A new thought straight into somebody's Redis, where no daemon answers."""
     from later import settings, wiring
 
-    return _finished(lambda: wiring.ask(settings.load(), method, path, body))
+    with _refusals():
+        status, answer = asyncio.run(wiring.ask(settings.load(), "POST", "/v1/tasks", body))
+    task: dict[str, Any] = http.understood(status, answer).body
+    return task | {"kept_in": f"{task['kept_in']}, where it waits for a daemon: `later run`"}
 
 
 async def _add_one(socket_path: Path, audience: TextIO) -> None:
     def add() -> dict[str, Any]:
-        daemon = http.connect(places.Door(socket=socket_path))
+        daemon = http.connect(places.Door(socket=str(socket_path)))
         assert daemon is not None
         task: dict[str, Any] = daemon.ask("POST", "/v1/tasks", {"message": DEMO_THOUGHT, "in": "3s"}).body
         return task
@@ -65,12 +71,13 @@ async def _add_one(socket_path: Path, audience: TextIO) -> None:
     audience.flush()
 
 
-def _finished(begin: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
-    """Run to the end; a refusal of the engine becomes one of the command line."""
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """A refusal of the engine becomes one of the command line."""
     from later.core import errors
 
     try:
-        return asyncio.run(begin())
+        yield
     except errors.LaterError as error:
         raise _refused(error) from None
     except BaseExceptionGroup as group:

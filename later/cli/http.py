@@ -1,80 +1,88 @@
-"""Asks the daemon over HTTP: through its unix socket, or at a URL."""
+"""Finds a daemon and asks it."""
 
 from __future__ import annotations
 
-import http.client
 import json
-import socket
-from dataclasses import dataclass
-from typing import Any
-from urllib.parse import quote, urlencode, urlsplit
+import os
+import re
+from typing import Any, NamedTuple
 
 from later.cli import places
 from later.cli.output import EXIT, Refused, unavailable
+from later.cli.wire import UnixWire, UrlWire, Wire
 
 PATIENCE_S = 30.0
 
 NOBODY = (FileNotFoundError, ConnectionRefusedError, NotADirectoryError)
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """What the daemon said to a request that it carried out."""
 
     status: int
     body: Any
 
 
+class Unanswered(Refused):
+    """No answer came, or that the store did not answer: nobody knows whether the request was carried out."""
+
+
 class Daemon:
     """An open connection to a daemon."""
 
-    def __init__(self, door: places.Door, connection: http.client.HTTPConnection) -> None:
+    def __init__(self, door: places.Door, wire: Wire) -> None:
         self.door = door
-        self._connection = connection
+        self._wire = wire
 
     def ask(
         self, method: str, path: str, body: dict[str, Any] | None = None, query: dict[str, Any] | None = None
     ) -> Answer:
-        """Send a request; raises Refused when it is not carried out."""
+        """Send a request; raises Refused when it is not carried out, Unanswered when nobody can say."""
         headers = {"Content-Type": "application/json"} if body is not None else {}
         if self.door.url and (token := places.variable("LATER_TOKEN")):
             headers["Authorization"] = f"Bearer {token}"
-        where = path + ("?" + urlencode(query, doseq=True) if query else "")
+        if query:
+            from urllib.parse import urlencode
+
+            path += "?" + urlencode(query, doseq=True)
         try:
-            self._connection.request(method, where, json.dumps(body) if body is not None else None, headers)
-            response = self._connection.getresponse()
-            text = response.read()
-        except (OSError, http.client.HTTPException) as error:
-            raise unavailable(f"the daemon at {self.door} did not answer ({_why(error)}); try again") from None
-        return understood(response.status, _json(text))
+            status, text = self._wire.exchange(
+                method, path, headers, b"" if body is None else json.dumps(body).encode()
+            )
+        except OSError as error:
+            sentence = f"the daemon at {self.door} did not answer ({_why(error)}); try again"
+            raise unavailable(sentence, Unanswered) from error
+        return understood(status, _json(text))
 
 
-def connect(door: places.Door) -> Daemon | None:
+def connect(door: places.Door, patience: float = PATIENCE_S) -> Daemon | None:
     """The daemon behind this door; None if nobody is there. Raises Refused where somebody is who may not be asked."""
-    connection = _at_url(door.url) if door.url else _UnixConnection(str(door.socket))
     try:
-        connection.connect()
-    except PermissionError:
-        raise unavailable(
-            f"you may not use the daemon at {door}; join its group: sudo usermod -aG later $USER, then log in again"
-        ) from None
+        return Daemon(door, UrlWire(door.url, patience) if door.url else UnixWire(door.socket, patience))
     except NOBODY:
         return None
+    except ValueError:
+        raise Refused("LATER_URL is not an address; use http://host:port or https://host", status=2) from None
+    except PermissionError as error:
+        raise _locked(door) if door.socket else _unreachable(door, error) from None
     except OSError as error:
-        raise unavailable(f"the daemon at {door} cannot be reached ({_why(error)}); check LATER_URL") from None
-    return Daemon(door, connection)
+        raise _unreachable(door, error) from None
 
 
-def find() -> Daemon | None:
+def find(patience: float = PATIENCE_S) -> Daemon | None:
     """The first daemon there is."""
-    return next((daemon for door in places.doors() if (daemon := connect(door))), None)
+    places.refuse_unknown()
+    return next((daemon for door in places.doors() if (daemon := connect(door, patience))), None)
 
 
-def daemon() -> Daemon:
+def daemon(patience: float = PATIENCE_S) -> Daemon:
     """The daemon that there must be; raises Refused with what to do."""
-    found = find()
+    found = find(patience)
     if found is None:
-        where = " nor ".join(str(door) for door in places.doors())
+        doors = list(places.doors())
+        where = " nor ".join(str(door) for door in doors)
+        if doors[0].url:
+            raise unavailable(f"no daemon answers at {where}; start it there, or correct LATER_URL")
         raise unavailable(
             f"no daemon answers at {where}; start one: `later run` here, or `later service install` for good"
         )
@@ -83,34 +91,43 @@ def daemon() -> Daemon:
 
 def understood(status: int, body: Any) -> Answer:
     """The answer, unless it is a problem; raises Refused with its sentence."""
-    if status < 400:
+    if 200 <= status < 300:
         return Answer(status, body)
-    detail = body.get("detail") if isinstance(body, dict) else None
-    raise Refused(detail or f"the daemon answered {status}", status=EXIT.get(status, 1), problem=body or None)
+    problem = body if isinstance(body, dict) and "detail" in body else None
+    sentence = str(problem["detail"]) if problem else f"the daemon answered {status}"
+    if status == 401:
+        sentence = (
+            f"the daemon refuses LATER_TOKEN: {sentence}"
+            if places.variable("LATER_TOKEN")
+            else ("the daemon needs a token; set LATER_TOKEN to the one that it was started with")
+        )
+    kind = Unanswered if status == 503 else Refused
+    raise kind(sentence, status=EXIT.get(status, 1), problem=problem)
 
 
 def segment(task_id: str) -> str:
-    """An id as one segment of a path."""
-    return quote(task_id, safe=":")
+    """An id as one segment of a path; raises Refused where it can be none."""
+    if not re.fullmatch(r"[A-Za-z0-9._:-]{1,200}", task_id):
+        raise Refused(f"{task_id[:80]!r} cannot be an id: use 1 to 200 of A-Z a-z 0-9 . _ : -", status=2)
+    return task_id
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str) -> None:
-        super().__init__("later", timeout=PATIENCE_S)
-        self._path = path
+def _locked(door: places.Door) -> Refused:
+    """Somebody's daemon is there, and not ours: a system one lets its group in, a person's nobody."""
+    directory = os.path.dirname(door.socket)
+    try:
+        a_groups = os.stat(directory).st_mode & 0o077 != 0
+    except OSError:
+        a_groups = True
+    if a_groups:
+        advice = "join its group: sudo usermod -aG later $USER, then log in again"
+    else:
+        advice = "it belongs to another user; set LATER_STATE_DIR to a directory of your own"
+    return unavailable(f"you may not use the daemon at {door}; {advice}")
 
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(PATIENCE_S)
-        self.sock.connect(self._path)
 
-
-def _at_url(url: str) -> http.client.HTTPConnection:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise Refused("LATER_URL is not an address; use http://host:port or https://host", status=2)
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    return kind(parts.hostname, parts.port, timeout=PATIENCE_S)
+def _unreachable(door: places.Door, error: OSError) -> Refused:
+    return unavailable(f"the daemon at {door} cannot be reached ({_why(error)})")
 
 
 def _json(text: bytes) -> Any:

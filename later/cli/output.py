@@ -16,6 +16,11 @@ EXIT = {404: 3, 409: 4, 400: 2, 413: 2, 422: 2, 429: 69, 503: 69}
 
 UNAVAILABLE = 69
 
+GAP = "  "
+
+BIDIRECTIONAL = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Characters that turn the order of what follows, so that a text shows as another one."""
+
 
 class Refused(Exception):
     """Something was not done; shown as one sentence, or as problem+json where JSON was asked for."""
@@ -23,28 +28,24 @@ class Refused(Exception):
     def __init__(self, sentence: str, *, status: int = 1, problem: dict[str, Any] | None = None) -> None:
         super().__init__(sentence)
         self.status = status
-        self.problem = problem or {"type": "about:blank", "title": "Failed", "detail": sentence}
+        self.problem = {"type": "about:blank", "title": "Failed", **(problem or {}), "detail": sentence}
 
-    def show(self) -> None:
-        as_json = "--json" in sys.argv
-        click.echo(json.dumps(self.problem) if as_json else f"later: {self}", err=True)
+    def show(self, *, as_json: bool) -> None:
+        click.echo(json.dumps(self.problem) if as_json else f"later: {printable(str(self))}", err=True)
 
 
-def unavailable(sentence: str) -> Refused:
+def unavailable(sentence: str, kind: type[Refused] = Refused) -> Refused:
     """Nobody answers, and what to do about it."""
-    problem = {"type": "about:blank", "title": "Unavailable", "status": 503, "detail": sentence}
-    return Refused(sentence, status=UNAVAILABLE, problem=problem)
+    return kind(sentence, status=UNAVAILABLE, problem={"title": "Unavailable", "status": 503})
 
 
 def show_json(value: Any) -> None:
     """One JSON value, flushed."""
-    click.echo(json.dumps(value, ensure_ascii=False))
+    click.echo(json.dumps(value, ensure_ascii=sys.stdout.encoding.lower() != "utf-8"))
 
 
-def moment(text: str | None) -> str:
+def moment(text: str) -> str:
     """A moment of the API on the reader's own clock: `Wed 25 Nov, 10:14`; seconds where it is near, else the year."""
-    if text is None:
-        return "not scheduled"
     local = datetime.fromisoformat(text.replace("Z", "+00:00")).astimezone()
     now = datetime.now(local.tzinfo)
     soon = abs((local - now).total_seconds()) < 3600
@@ -52,11 +53,19 @@ def moment(text: str | None) -> str:
     return local.strftime(form)
 
 
+def is_a_surprise(task: dict[str, Any]) -> bool:
+    """Whether the task's moment was drawn, and nothing has moved it since."""
+    return bool(task["window"]) and task["due"] == task["nominal"]
+
+
 def coming(task: dict[str, Any], *, reveal: bool) -> str:
     """When a live task comes; a random moment stays a surprise."""
-    window = task["window"]
-    if window and task["due"] == task["nominal"] and not reveal:
-        return f"some time before {moment(window['until'])}"
+    if task["status"] == "running":
+        return "now"
+    if task["status"] == "created" or task["due"] is None:
+        return "not scheduled"
+    if is_a_surprise(task) and not reveal:
+        return f"some time before {moment(task['window']['until'])}"
     return moment(task["due"])
 
 
@@ -64,18 +73,19 @@ def how(task: dict[str, Any]) -> str:
     """By what, and to whom."""
     if task["action"] == "inbox":
         return "in your inbox"
-    return f"by {task['action']}" + (f" to {task['to']}" if task["to"] else "")
+    way = "on your desktop" if task["action"] == "desktop" else f"by {task['action']}"
+    return printable(way + (f" to {task['to']}" if task["to"] else ""))
 
 
 def printable(text: str) -> str:
     """The text as it is, but for what would steer a terminal."""
-    return "".join(sign if sign.isprintable() or sign == "\n" else repr(sign)[1:-1] for sign in text)
+    return text if text.isprintable() else "".join(sign if _is_harmless(sign) else repr(sign)[1:-1] for sign in text)
 
 
 def one_line(text: str, width: int = 60) -> str:
-    """The text in one line of at most this width."""
-    flat = printable(text).replace("\n", " ⏎ ")
-    return flat if len(flat) <= width else flat[: width - 1] + "…"
+    """The text in one line; on a terminal of at most this width."""
+    flat = printable(text.replace("\n", " ⏎ ")).replace("\t", " ")
+    return flat if len(flat) <= width or not sys.stdout.isatty() else flat[: width - 1] + "…"
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -84,11 +94,39 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         for row in rows:
             click.echo("\t".join(row))
         return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    drawn = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    if not rows:
+        return
+    widths = [max(_width(cell) for cell in column) for column in zip(columns, *rows, strict=True)]
+    click.echo(style(_aligned(columns, widths), bold=True))
     for row in rows:
-        drawn.add_row(*(Text(cell) for cell in row))
-    Console(no_color=bool(os.environ.get("NO_COLOR"))).print(drawn)
+        click.echo(_aligned(row, widths))
+
+
+def style(text: str, **looks: Any) -> str:
+    """The text with these looks, unless NO_COLOR asks for none; click takes them away in a pipe."""
+    return text if os.environ.get("NO_COLOR") else click.style(text, **looks)
+
+
+def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
+    padded = (cell + " " * (width - _width(cell)) for cell, width in zip(cells, widths, strict=True))
+    return GAP.join(padded).rstrip()
+
+
+def _width(text: str) -> int:
+    """How many columns of a terminal the text takes."""
+    if text.isascii():
+        return len(text)
+    from unicodedata import combining, east_asian_width
+
+    return sum(
+        0 if combining(sign) or sign in "\u200d\ufe0f" else 1 + (east_asian_width(sign) in "WF") for sign in text
+    )
+
+
+def _is_harmless(sign: str) -> bool:
+    if sign.isprintable() or sign in "\n\t":
+        return True
+    from unicodedata import category
+
+    # Joiners within emoji and spaces that do not break are not "printable", but belong to a text.
+    return category(sign) in ("Cf", "Zs") and sign not in BIDIRECTIONAL

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from later.cli import attention, http, output
+from later.cli import attention, http, options, output
 
 
 @click.command()
 @click.option("--keep", is_flag=True, help="Leave them unread.")
-@click.option("--json", "as_json", is_flag=True, help="Answer with JSON.")
+@options.as_json
 def inbox(keep: bool, as_json: bool) -> None:
     """Show the thoughts that have come, and mark them as read."""
     daemon = http.daemon()
@@ -18,9 +18,8 @@ def inbox(keep: bool, as_json: bool) -> None:
         output.show_json({"tasks": thoughts, "next": None})
     elif thoughts:
         for thought in thoughts:
-            click.echo(
-                f"{output.moment(thought['finished_at'])}  {output.printable(thought['message'])}  ({thought['id']})"
-            )
+            when, text = output.moment(thought["finished_at"]), output.printable(thought["message"])
+            click.echo(f"{when}  {text}  ({thought['id']})")
     else:
         click.echo("nothing new", err=True)
     if not keep:
@@ -33,7 +32,7 @@ def inbox(keep: bool, as_json: bool) -> None:
 @click.command()
 @click.option("--status", type=click.Choice(("completed", "failed", "cancelled")), help="Only these.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="At most so many.")
-@click.option("--json", "as_json", is_flag=True, help="Answer with JSON.")
+@options.as_json
 def history(status: str | None, limit: int, as_json: bool) -> None:
     """Show what came of past tasks, newest first."""
     daemon = http.daemon()
@@ -53,6 +52,8 @@ def history(status: str | None, limit: int, as_json: bool) -> None:
             for task in page["tasks"]
         ]
         output.table(["when", "id", "status", "what came of it", "text"], rows)
+        if not rows:
+            click.echo("nothing is past yet", err=True)
     attention.call(daemon)
 
 

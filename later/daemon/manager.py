@@ -69,34 +69,38 @@ class Manager:
 
     async def tick(self) -> Millis | None:
         """Room → claim → start. Returns when the next task is due (None: there is none)."""
-        room = await self._room()
+        await self._room()
         # A claim that is cut off would leave tasks leased to a daemon that does not know of them.
-        with anyio.CancelScope(shield=True):
-            claim = await self._claim(min(room, self._batch))
-        for task in claim.tasks:
-            self._pool.start(task)
+        with self._pool.reserved(self._batch) as places, anyio.CancelScope(shield=True):
+            claim = await self._claim(places)
+            for task in claim.tasks:
+                self._pool.start(task)
         return claim.next_due
 
-    async def _room(self) -> int:
+    async def _room(self) -> None:
         self._looked = self._clock.monotonic()
         while self._pool.free <= 0:
             await self._warn_if_overdue()
-            await self._pool.wait_for_room(1.0)
+            if self._pool.free <= 0:  # none was left while the store was asked
+                await self._pool.wait_for_room(1.0)
             self._looked = self._clock.monotonic()
-        return self._pool.free
 
-    async def _claim(self, limit: int) -> Claim:
+    async def _claim(self, places: int) -> Claim:
         if self._claim_unanswered:
-            known = self._pool.claims  # as of before the question: one that is settled meanwhile is no orphan
-            for task in await self._store.adopt(self.lane):
-                if (task.name, task.claim) not in known:
-                    self._pool.start(task)
-            self._claim_unanswered = False
-            limit = max(0, min(limit, self._pool.free))
+            places -= await self._adopt(places)
         self._claim_unanswered = True
-        claim = await self._store.claim(self.lane, limit=limit, lease=self._lease)
+        claim = await self._store.claim(self.lane, limit=places, lease=self._lease)
         self._claim_unanswered = False
         return claim
+
+    async def _adopt(self, places: int) -> int:
+        """Start what an unanswered claim took; returns how many. What finds no place comes back as its lease ends."""
+        known = self._pool.claims  # as of before the question: one that is settled meanwhile is no orphan
+        held = await self._store.adopt(self.lane)
+        orphans = [task for task in held if (task.name, task.claim) not in known][:places]
+        for task in orphans:
+            self._pool.start(task)
+        return len(orphans)
 
     async def _rest(self, next_due: Millis | None) -> None:
         """Sleep until the next due time; a sooner task ends the sleep. Shortly before the time, make ready."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 
 import structlog
@@ -47,6 +48,7 @@ class Pool:
         self.places = places
         self._work = work
         self._attempts: dict[tuple[str, int], Attempt] = {}
+        self._reserved = 0
         self._left = asyncio.Event()
         self._group = asyncio.TaskGroup()
 
@@ -61,7 +63,7 @@ class Pool:
 
     @property
     def free(self) -> int:
-        return self.places - len(self._attempts)
+        return self.places - len(self._attempts) - self._reserved
 
     @property
     def attempts(self) -> Sequence[Attempt]:
@@ -71,6 +73,17 @@ class Pool:
     def claims(self) -> set[tuple[str, int]]:
         """What has a place, by name and claim number."""
         return set(self._attempts)
+
+    @contextmanager
+    def reserved(self, most: int) -> Iterator[int]:
+        """Hold the free places, up to so many, for what a claim brings: other managers claim at the same time."""
+        places = min(self.free, most)
+        self._reserved += places
+        try:
+            yield places
+        finally:
+            self._reserved -= places
+            self._left.set()
 
     def start(self, task: Task) -> None:
         """Give the task a place; one that has it already, under the same claim, keeps it."""

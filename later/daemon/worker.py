@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import random
+from dataclasses import replace
 
 import structlog
 
 from later.actions.base import PermanentFailure, TemporaryFailure
 from later.actions.registry import Registry
 from later.core.errors import InvalidTask
-from later.core.lifecycle import NotPerformed, Outcome, Performed, judge, settle
+from later.core.lifecycle import NotPerformed, Outcome, Performed, PutBack, judge, settle
 from later.core.retry import RetryPolicy
 from later.core.task import Task
 from later.daemon.diary import Diary
 from later.daemon.pool import Attempt, Lost
 from later.daemon.settler import Settler
+from later.daemon.suspects import ASIDE_MS, Suspects
 from later.store.base import Store
 
 log = structlog.get_logger()
@@ -42,9 +44,17 @@ class Worker:
         self._rng = rng
         self._timeout = timeout
         self._diary = diary
+        self._suspects = Suspects()
 
     async def work(self, attempt: Attempt) -> None:
         """Perform the task, decide what that means, and have it recorded."""
+        if self._suspects.include(attempt.task):
+            async with self._suspects.alone() as alone:
+                await (self._attempt(attempt) if alone else self._put_aside(attempt.task))
+        else:
+            await self._attempt(attempt)
+
+    async def _attempt(self, attempt: Attempt) -> None:
         task = attempt.task
         outcome = judge(task, self._policy)
         started = None if outcome else self._store.now()
@@ -55,32 +65,47 @@ class Worker:
         settlement = settle(task, outcome, started=started, now=self._store.now(), rng=self._rng, policy=self._policy)
         self._diary.settled(settlement, await self._settler.record(settlement))
 
+    async def _put_aside(self, task: Task) -> None:
+        now = self._store.now()
+        back = settle(task, PutBack(), started=None, now=now, rng=self._rng, policy=self._policy)
+        later = replace(back, due=now + self._rng.randint(ASIDE_MS // 2, ASIDE_MS))
+        self._diary.settled(later, await self._settler.record(later))
+
     async def _perform(self, attempt: Attempt) -> Outcome | None:
         """What came of performing the action; None if the lease was lost meanwhile."""
-        attempt.performing = asyncio.current_task()
+        performing = attempt.performing = asyncio.current_task()
+        assert performing is not None
         try:
             return await self._outcome(attempt.task)
-        except asyncio.CancelledError:
-            if attempt.ending is None:
+        except asyncio.CancelledError as error:
+            if attempt.ending is not None:
+                performing.uncancel()
+                return None if isinstance(attempt.ending, Lost) else attempt.ending
+            if performing.cancelling():
                 raise
-            if attempt.performing is not None:
-                attempt.performing.uncancel()
-            return None if isinstance(attempt.ending, Lost) else attempt.ending
+            return _broken(attempt.task, error)  # something that the action shares with others was cancelled
         finally:
             attempt.performing = None
 
     async def _outcome(self, task: Task) -> Outcome:
+        allowed = asyncio.timeout(self._timeout)
         try:
             action = self._actions.get(task.action)
-            async with asyncio.timeout(self._timeout):
+            async with allowed:
                 return Performed(receipt=await action.perform(task))
         except TemporaryFailure as failure:
             return NotPerformed(reason=str(failure), retry_after=failure.retry_after)
         except (PermanentFailure, InvalidTask) as failure:
             return NotPerformed(reason=str(failure), permanent=True)
-        except TimeoutError:
+        except TimeoutError as error:
+            if not allowed.expired():  # it is one of the action's own
+                return _broken(task, error)
             return NotPerformed(reason=f"no end after {self._timeout:g} s (LATER_TIMEOUT_SECONDS)")
         except Exception as error:
-            # Anybody's action may raise anything; the daemon and the task outlive it.
-            log.exception("action_broke", task=task.name, action=task.action)
-            return NotPerformed(reason=f"{type(error).__name__}: {error}")
+            return _broken(task, error)
+
+
+def _broken(task: Task, error: BaseException) -> Outcome:
+    """Anybody's action may raise anything; the daemon and the task outlive it."""
+    log.error("action_broke", task=task.name, action=task.action, exc_info=error)
+    return NotPerformed(reason=f"{type(error).__name__}: {error}")

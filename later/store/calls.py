@@ -60,13 +60,19 @@ class Calls:
         return await self._ask(lambda: self._server.execute_command(*words))
 
     async def snapshot(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
-        """Several reads as of one moment. Raises StoreUnavailable."""
+        """Several reads as of one moment. Raises StoreUnavailable.
 
-        async def read() -> list[Any]:
-            async with self._server.pipeline(transaction=True) as pipeline:
+        Redis 7.0 refuses even reads in MULTI while it is out of memory; then they are sent without it.
+        """
+
+        async def read(transaction: bool = True) -> list[Any]:
+            async with self._server.pipeline(transaction=transaction) as pipeline:
                 for words in commands:
                     pipeline.execute_command(*words)
-                return await pipeline.execute(raise_on_error=False)
+                try:
+                    return await pipeline.execute(raise_on_error=False)
+                except exceptions.OutOfMemoryError:
+                    return await read(transaction=False)
 
         return await self._ask(read)
 
@@ -76,11 +82,11 @@ class Calls:
         """A script's answer, without the server's time that begins each. Raises StoreUnavailable, StoreFull."""
         sent = self._clock.monotonic()
         run = script.run_in_transaction if transaction else script.run
-        now_us, *answer = await self._ask(lambda: run(self._server, keys, arguments))
+        now_us, *answer = await self._ask(lambda: run(self._server, keys, arguments), writes=True)
         self._contact.heard(int(now_us), sent)
         return answer
 
-    async def _ask(self, ask: Callable[[], Awaitable[Answer]]) -> Answer:
+    async def _ask(self, ask: Callable[[], Awaitable[Answer]], *, writes: bool = False) -> Answer:
         try:
             answer = await ask()
         except exceptions.OutOfMemoryError as error:
@@ -88,15 +94,22 @@ class Calls:
         except (exceptions.AuthenticationError, exceptions.NoPermissionError) as error:
             raise StoreUnavailable(f"the store refuses this user: {error}") from error
         except (exceptions.ConnectionError, exceptions.TimeoutError, OSError) as error:
-            self._contact.missed(error)
+            self._contact.missed(str(error) or type(error).__name__)
             raise StoreUnavailable from error
         except exceptions.ResponseError as error:
-            if str(error).startswith(WAITING):
-                self._contact.missed(error)
-                raise StoreUnavailable(f"the store cannot serve now: {error}") from error
+            said = _said(error)
+            if said.startswith(WAITING):
+                self._contact.missed(said, refused=True)
+                raise StoreUnavailable(f"the store cannot serve now: {said}") from error
             raise
         except exceptions.RedisError as error:
-            self._contact.missed(error)
+            self._contact.missed(str(error) or type(error).__name__)
             raise StoreUnavailable from error
-        self._contact.answered()
+        self._contact.answered(wrote=writes)
         return answer
+
+
+def _said(error: exceptions.ResponseError) -> str:
+    """The server's own words: redis-py cuts off the codes it knows, and in a transaction puts the command before."""
+    words = str(error).rpartition(" of pipeline caused error: (")[2].strip("'\",)")
+    return f"{error.status_code} {words}" if error.status_code else words

@@ -16,6 +16,9 @@ from later.store.base import Movement
 
 FORMAT = "1"
 
+DAMAGES = (KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError)
+"""What reading a record that nobody here wrote may raise."""
+
 Fields = Mapping[str, str]
 
 
@@ -76,7 +79,7 @@ def pack_changes(settlement: Settlement) -> str:
 
 
 def pack_entry(settlement: Settlement) -> str:
-    """What a settlement adds to the record in the outbox."""
+    """What a settlement adds to the record in the outbox; what a plug-in's receipt says beyond JSON becomes text."""
     entry: dict[str, Any] = {
         "due": settlement.task.due,
         "started": settlement.started,
@@ -86,7 +89,7 @@ def pack_entry(settlement: Settlement) -> str:
         entry["failures"] = [[failure.at, failure.reason] for failure in settlement.failures]
     if settlement.receipt is not None:
         entry["receipt"] = {"detail": settlement.receipt.detail, **settlement.receipt.data}
-    return _dump(entry)
+    return _dump(entry, sort_keys=False, skipkeys=True, default=str)
 
 
 def pack_movement(movement: Movement) -> tuple[str, str]:
@@ -136,7 +139,7 @@ def unpack(name: str, fields: Fields, *, status: Status, due: Millis | None, **k
         if "failures" in fields:
             read["failures"] = _unpack_failures(json.loads(fields["failures"]))
         return Task(**{**read, **known})
-    except (KeyError, ValueError, TypeError, AttributeError) as damage:
+    except DAMAGES as damage:
         raise Unreadable(f"the record of {name[:200]!r} cannot be read: {damage!r}") from damage
 
 
@@ -159,7 +162,7 @@ def unpack_transition(partition: int, key: str, fields: Fields) -> Transition:
             started=entry.get("started"),
             receipt=entry.get("receipt"),
         )
-    except (KeyError, ValueError, TypeError, AttributeError) as damage:
+    except DAMAGES as damage:
         raise Unreadable(f"entry {key} of the outbox cannot be read: {damage!r}") from damage
 
 
@@ -194,5 +197,7 @@ def _unpack_failures(links: Sequence[Sequence[Any]]) -> tuple[Failure, ...]:
     return tuple(Failure(at=int(at), reason=str(reason)) for at, reason in links)
 
 
-def _dump(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+def _dump(value: Any, *, sort_keys: bool = True, **rules: Any) -> str:
+    """JSON as UTF-8 can carry it: half a surrogate pair, as in the words of a broken server, stays escaped."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=sort_keys, **rules)
+    return text.encode(errors="backslashreplace").decode()

@@ -18,6 +18,7 @@ class Contact:
 
     A reply that carries the server's time proves that its clock minus ours lay between `server - received` and
     `server - sent`. Each new interval is cut with what was known; where they do not meet, a clock has stepped.
+    While the server refuses to write, nobody can extend a lease: then the reply to a read is no contact.
     """
 
     def __init__(self, clock: Clock, *, tolerance: float) -> None:
@@ -26,13 +27,13 @@ class Contact:
         self._tolerance = tolerance
         self._low = self._high = clock.wall() - clock.monotonic()
         self._low_known = False
-        self._heard = self._steady_since = clock.monotonic()
-        self._lost = False
+        self._timed = self._heard = self._steady_since = clock.monotonic()
+        self._lost = self._refused = False
 
     def heard(self, server_us: int, sent: float) -> None:
         """A reply has just come to what was sent then; the server's clock showed these microseconds in between."""
         received = self._clock.monotonic()
-        slack = (received - self._heard) * DRIFT
+        slack = (received - self._timed) * DRIFT
         low, high = server_us / 1e6 - received, server_us / 1e6 - sent
         if self._low_known:
             step = max(low - self._high, self._low - high, 0.0)
@@ -40,27 +41,29 @@ class Contact:
                 low, high = max(low, self._low - slack), min(high, self._high + slack)
             elif step > self._tolerance:
                 self._disturbed(received, "server_clock_stepped", seconds=round(step, 3))
-        self._low, self._high, self._low_known = low, high, True
+        self._low, self._high, self._low_known, self._timed = low, high, True, received
         if received - sent > self._tolerance:
             self._disturbed(received, "server_stalled", seconds=round(received - sent, 3))
-        self.answered()
 
-    def answered(self) -> None:
-        """A reply has come."""
+    def answered(self, *, wrote: bool) -> None:
+        """A reply has come; `wrote` if it proves that the server writes."""
+        if self._refused and not wrote:
+            return
         received = self._clock.monotonic()
         if self._lost:
-            self._lost = False
+            self._lost = self._refused = False
             gap = received - self._heard
             log.info("store_back", after_s=round(gap, 1))
             if gap > self._tolerance:
                 self._steady_since = received
         self._heard = received
 
-    def missed(self, error: BaseException) -> None:
-        """No reply has come, or one that says that the server cannot serve."""
+    def missed(self, reason: str, *, refused: bool = False) -> None:
+        """No reply has come, or one that says that the server cannot serve (`refused`)."""
+        self._refused = refused
         if not self._lost:
             self._lost = True
-            log.warning("store_lost", error=str(error) or type(error).__name__)
+            log.warning("store_lost", error=reason)
 
     def now(self) -> Millis:
         """The server's time; exact to half the shortest round trip."""

@@ -155,7 +155,7 @@ class Reader:
 
 
 def _task(
-    name: str, record: Any, *, due: str | None, created: str | None, failed: str | None, lease: str | None
+    name: str, record: Any, *, due: Any, created: str | None, failed: str | None, lease: str | None
 ) -> Task | None:
     if not record or isinstance(record, Exception):
         return None
@@ -167,7 +167,8 @@ def _task(
     elif failed is not None:
         status = Status.FAILED
     try:
-        return codec.unpack(name, record, status=status, due=codec.score(due), lease_until=codec.score(lease))
+        due = None if isinstance(due, Exception) else codec.score(due)
+        return codec.unpack(name, record, status=status, due=due, lease_until=codec.score(lease))
     except codec.Unreadable as damage:
         log.warning("record_unreadable", task=name, error=str(damage))
         return None

@@ -28,6 +28,9 @@ from later.store.wakes import QUIET_S, Wakes
 OUTBOX_LIMIT = 100_000
 """Adds are refused beyond this many transitions that nobody has kept: better no new task than a lost past."""
 
+Claimed = tuple[str, int]
+"""A task's name and the number of its claim."""
+
 log = structlog.get_logger()
 
 
@@ -76,8 +79,10 @@ class RedisStore:
 
     async def open(self) -> None:
         await self.ping()
-        await self._calls.command("HSETNX", keys.META, "partitions", self.partitions)
         kept = await self._calls.command("HGET", keys.META, "partitions")
+        if kept is None:  # asked first, as a full server refuses to write, and has to be drained all the same
+            await self._calls.command("HSETNX", keys.META, "partitions", self.partitions)
+            kept = await self._calls.command("HGET", keys.META, "partitions")
         if kept != str(self.partitions):
             raise InvalidSetting(
                 f"LATER_PARTITIONS is {self.partitions}, but this store was begun with {kept}; set it to {kept}"
@@ -112,6 +117,7 @@ class RedisStore:
                 keys.due(partition, queue),
                 keys.failed(partition),
                 keys.outbox(partition),
+                keys.running(partition, queue),
             ],
             [
                 task.name,
@@ -161,7 +167,7 @@ class RedisStore:
         return Claim(tasks=tasks, next_due=codec.score(head))
 
     async def extend(self, tasks: Sequence[Task], *, lease: Millis) -> Sequence[Held]:
-        held: dict[str, Held] = {}
+        held: dict[Claimed, Held] = {}
         for lane, group in self._by_lane(tasks).items():
             words = [word for task in group for word in (task.name, task.claim)]
             answer = await self._calls.script(
@@ -169,12 +175,12 @@ class RedisStore:
                 [keys.running(lane.partition, lane.queue)],
                 [keys.root(lane.partition), lease, *words],
             )
-            held.update(zip((task.name for task in group), map(Held, answer), strict=True))
-        return [held[task.name] for task in tasks]
+            held.update(zip(map(_claimed, group), map(Held, answer), strict=True))
+        return [held[_claimed(task)] for task in tasks]
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
-        by_name = {settlement.task.name: settlement for settlement in settlements}
-        results: dict[str, Settled] = {}
+        by_claim = {_claimed(settlement.task): settlement for settlement in settlements}
+        results: dict[Claimed, Settled] = {}
         for lane, group in self._by_lane([settlement.task for settlement in settlements]).items():
             answer = await self._calls.script(
                 self._settle,
@@ -185,12 +191,12 @@ class RedisStore:
                     keys.quarantine(lane.partition),
                     keys.outbox(lane.partition),
                 ],
-                [keys.root(lane.partition), *(word for task in group for word in _item(by_name[task.name]))],
+                [keys.root(lane.partition), *(word for task in group for word in _item(by_claim[_claimed(task)]))],
                 transaction=True,
             )
-            results.update(zip((task.name for task in group), map(Settled, answer), strict=True))
+            results.update(zip(map(_claimed, group), map(Settled, answer), strict=True))
         self.outbox.written()
-        return [results[settlement.task.name] for settlement in settlements]
+        return [results[_claimed(settlement.task)] for settlement in settlements]
 
     async def recover(self, lane: Lane, *, limit: int, every: bool = False) -> Recovered:
         count, next_end = await self._calls.script(
@@ -232,6 +238,8 @@ class RedisStore:
                 raise NotFound(f"there is no live task {task_id!r}; `later list` shows those there are")
             case "version":
                 raise Conflict(f"{task_id!r} was changed in the meantime; read it again and repeat what you want")
+            case "untimed":
+                raise Conflict(f"{task_id!r} never had a time to go back to; say when, as in --in 3d")
             case "state" if status == Status.RUNNING:
                 until = codec.score(lease_end)
                 raise TaskRunning(
@@ -292,8 +300,13 @@ def _item(settlement: Settlement) -> list[Argument]:
         settlement.status or "",
         "" if settlement.due is None else settlement.due,
         codec.pack_changes(settlement) if stays else "",
-        codec.pack_entry(settlement) if settlement.status or settlement.task.cancel else "",
+        codec.pack_entry(settlement),  # always: the owner may have asked for the end just now
     ]
+
+
+def _claimed(task: Task) -> Claimed:
+    """A frozen worker may settle beside the present one: the same task, but another claim."""
+    return task.name, task.claim
 
 
 def _or(states: Iterable[Status]) -> str:

@@ -1,11 +1,12 @@
 #!lua
 -- add: keep a new task, unless its id is taken.
--- KEYS  1 record  2 user  3 created  4 due  5 failed  6 outbox
+-- KEYS  1 record  2 user  3 created  4 due  5 failed  6 outbox  7 running
 -- ARGV  1 name  2 id  3 due ms, or '' for created  4 wake channel  5 queue  6 outbox limit  7… the record: field, value, …
 -- Returns {now µs, 'added' | 'replaced' | 'kept' | 'taken' | 'full'}
 --   replaced: a failed task had the id; its failure is in the outbox since it failed
 --   kept: a live task has the id and the same spec and queue; nothing is changed
-local record, user, created, due, failed, outbox = unpack(KEYS)
+--   taken: also by one whose end was asked for, and by a record that is in no state and so would never be performed
+local record, user, created, due, failed, outbox, running = unpack(KEYS)
 local name, id, at, channel, queue = unpack(ARGV)
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -17,8 +18,10 @@ if redis.call('EXISTS', record) == 1 then
   else
     local given = {}
     for i = 7, #ARGV, 2 do given[ARGV[i]] = ARGV[i + 1] end
-    local kept = redis.call('HMGET', record, 'spec', 'queue')
-    local same = kept[1] == given.spec and kept[2] == given.queue
+    local kept = redis.pcall('HMGET', record, 'spec', 'queue', 'cancel')
+    local live = redis.call('ZSCORE', created, name) or redis.call('ZSCORE', due, name)
+    live = live or redis.call('ZSCORE', running, name)
+    local same = live and kept[1] == given.spec and kept[2] == given.queue and not kept[3]
     return {string.format('%.0f', now), same and 'kept' or 'taken'}
   end
 end
@@ -26,13 +29,16 @@ if redis.call('XLEN', outbox) >= tonumber(ARGV[6]) then
   return {string.format('%.0f', now), 'full'}
 end
 
+-- Whatever could fail does so before the first change.
+local head = redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')[2]
+redis.call('ZCARD', user)
+redis.call('ZCARD', created)
 if answer == 'replaced' then redis.call('DEL', record) end
 redis.call('HSET', record, unpack(ARGV, 7))
 if at == '' then
   redis.call('ZADD', user, '+inf', id)
   redis.call('ZADD', created, math.floor(now / 1000), name)
 else
-  local head = redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')[2]
   redis.call('ZADD', user, at, id)
   redis.call('ZADD', due, at, name)
   if not head or tonumber(at) < tonumber(head) then redis.call('PUBLISH', channel, queue) end

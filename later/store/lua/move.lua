@@ -4,8 +4,9 @@
 -- ARGV  1 root  2 name  3 id  4 status to move to, or '' to stay  5 due ms, or ''
 --       6 the states it may be in, each with a space before and after  7 version, or ''  8 wake channel
 --       9 changes of the record: JSON [field, value, …], or ''  10 fields to drop: JSON [field, …], or ''
--- Returns {now µs, 'moved' | 'withdrawn' | 'absent' | 'state' | 'version', status, lease end ms or false}
+-- Returns {now µs, 'moved' | 'withdrawn' | 'absent' | 'state' | 'version' | 'untimed', status, lease end ms or false}
 --   withdrawn: it is running; its settlement will end it as cancelled
+--   untimed: it has no time to go back to, so it would wait for ever
 local record, user, created, failed, outbox = unpack(KEYS)
 local root, name, id, to, at, states, version, channel, changes, drop = unpack(ARGV)
 local time = redis.call('TIME')
@@ -13,7 +14,7 @@ local now_us = time[1] * 1000000 + time[2]
 local now = math.floor(now_us / 1000)
 local stamp = string.format('%.0f', now_us)
 
-local is = redis.call('HMGET', record, 'queue', 'version', 'nominal')
+local is = redis.pcall('HMGET', record, 'queue', 'version')
 local queue = is[1]
 if not queue then return {stamp, 'absent', '', false} end
 local due, running = root .. 'due:' .. queue, root .. 'running:' .. queue
@@ -26,19 +27,25 @@ end
 
 if not status then return {stamp, 'absent', '', false} end
 if version ~= '' and version ~= (is[2] or '1') then return {stamp, 'version', status, lease} end
-if status == 'running' and to == 'cancelled' then
+if not string.find(states, ' ' .. status .. ' ', 1, true) then return {stamp, 'state', status, lease} end
+if status == 'running' then
+  if to ~= 'cancelled' then return {stamp, 'state', status, lease} end
   redis.call('HSET', record, 'cancel', 1)
   return {stamp, 'withdrawn', status, lease}
 end
-if not string.find(states, ' ' .. status .. ' ', 1, true) then return {stamp, 'state', status, lease} end
 
 if to == 'cancelled' then
+  local was = redis.pcall('ZSCORE', user, id)
   redis.call('XADD', outbox, '*', 'name', name, 'status', to, 'at', now, 'entry',
-    cjson.encode({due = redis.call('ZSCORE', user, id)}), unpack(redis.call('HGETALL', record)))
+    cjson.encode({due = type(was) == 'string' and was or ''}), unpack(redis.call('HGETALL', record)))
   redis.call('ZREM', sets[status], name)
   redis.call('DEL', record)
-  redis.call('ZREM', user, id)
+  redis.pcall('ZREM', user, id)
   return {stamp, 'moved', to, false}
+end
+if to == 'pending' and at == '' then
+  at = redis.call('ZSCORE', user, id)
+  if not at or at == 'inf' then return {stamp, 'untimed', status, false} end
 end
 redis.call('HINCRBY', record, 'version', is[2] and 1 or 2)
 redis.call('HSET', record, 'updated', now)
@@ -46,7 +53,6 @@ if changes ~= '' then redis.call('HSET', record, unpack(cjson.decode(changes))) 
 if drop ~= '' then redis.call('HDEL', record, unpack(cjson.decode(drop))) end
 if to == 'pending' then
   local head = redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')[2]
-  if at == '' then at = redis.call('ZSCORE', user, id) end
   redis.call('ZADD', user, at, id)
   redis.call('ZADD', due, at, name)
   if not head or tonumber(at) < tonumber(head) then redis.call('PUBLISH', channel, queue) end

@@ -16,7 +16,7 @@ for _, name in ipairs(ended) do
   local record = root .. 'task:' .. name
   local owner, id = string.match(name, '^([^/]+)/(.+)$')
   local uid = redis.pcall('HGET', record, 'uid')
-  if type(uid) ~= 'string' then
+  if type(uid) ~= 'string' or not owner then
     redis.call('ZADD', quarantine, now, name)
   else
     local at = redis.pcall('ZSCORE', root .. 'user:' .. owner, id)

@@ -19,7 +19,7 @@ local function settle(name, number, status, next_due, changes, entry)
   local record = root .. 'task:' .. name
   local owner, id = string.match(name, '^([^/]+)/(.+)$')
   local fields = redis.pcall('HGETALL', record)
-  if fields.err then
+  if fields.err or not owner or #fields > 1000 then
     redis.call('ZADD', quarantine, now, name)
     redis.call('ZREM', running, name)
     return 'quarantined'

