@@ -10,7 +10,6 @@ import socket
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
-from pathlib import Path
 from typing import Any, TextIO
 from urllib.parse import urlsplit
 
@@ -29,6 +28,7 @@ from later.api.house import House
 from later.api.principal import PEER, Gate
 from later.api.server import Server
 from later.archive.archive import Archive
+from later.archive.markers import Markers
 from later.archive.writer import Writer
 from later.client import Client, Defaults
 from later.clock import Clock
@@ -49,6 +49,8 @@ from later.store.embedded import EmbeddedServer
 from later.store.redis import RedisStore
 
 STALLED_S = 60.0
+STOP_S = 40.0
+"""What stopping may take beyond the grace period: last settlements, open requests, the embedded server."""
 
 log = structlog.get_logger()
 
@@ -58,7 +60,9 @@ Visitor = Callable[[Settings], Awaitable[None]]
 class Engine:
     """Store, archive, actions and clients: all that is the same with and without a daemon."""
 
-    def __init__(self, settings: Settings, *, url: str, where: str, audience: TextIO | None = None) -> None:
+    def __init__(
+        self, settings: Settings, *, url: str, where: str, default_action: str = "inbox", audience: TextIO | None = None
+    ) -> None:
         self.settings = settings
         self.where = where
         self.clock = Clock()
@@ -77,7 +81,7 @@ class Engine:
         self.actions = Registry(Surroundings(settings=settings, now=self.store.now, audience=audience))
         self.defaults = Defaults(
             queue=settings.queues[0],
-            action=settings.action or _default_action(settings),
+            action=settings.action or default_action,
             to=settings.to,
             zone=settings.zone,
         )
@@ -112,7 +116,7 @@ async def run(settings: Settings, *, audience: TextIO | None = None, visitor: Vi
         else:
             directory.make_private(settings.state_dir)
             house.enter_context(directory.only_daemon(settings.state_dir))
-        engine = _engine(settings, embedded, audience)
+        engine = _engine(settings, embedded, default_action=await _default_action(settings), audience=audience)
         await house.enter_async_context(engine.store.session())
         await _reach(engine)
         await house.enter_async_context(engine.archive.session())
@@ -126,10 +130,14 @@ async def ask(
     """One request to the API without a daemon, in this process; the store must be somebody's Redis."""
     import httpx2
 
-    logs.configure(settings.log, "warning")
-    engine = _engine(settings, None, None)
+    logs.configure(settings.log, "error")
+    # The caller's desktop is not the one of the daemon that will perform it.
+    engine = _engine(settings, None, default_action="email" if _mail_can_go_out(settings) else "inbox")
     async with engine.store.session():
-        await engine.store.open()
+        try:
+            await engine.store.open()
+        except StoreUnavailable:
+            raise StoreUnavailable(f"{engine.where} does not answer; check LATER_REDIS_URL, or try again") from None
         app = create_app(_house(engine, pool=None, managers=[]))
         peer = (f"{PEER}{os.getuid()}", 0)
         transport = httpx2.ASGITransport(app=app, client=peer)
@@ -138,12 +146,15 @@ async def ask(
             return answer.status_code, answer.json() if answer.content else {}
 
 
-def _engine(settings: Settings, embedded: EmbeddedServer | None, audience: TextIO | None) -> Engine:
+def _engine(
+    settings: Settings, embedded: EmbeddedServer | None, *, default_action: str, audience: TextIO | None = None
+) -> Engine:
+    engine = partial(Engine, settings, default_action=default_action, audience=audience)
     if embedded is not None:
-        return Engine(settings, url=embedded.url, where=embedded.description, audience=audience)
+        return engine(url=embedded.url, where=embedded.description)
     assert settings.redis_url is not None
     url = settings.redis_url.get_secret_value()
-    return Engine(settings, url=url, where=f"Redis at {_without_secrets(url)}", audience=audience)
+    return engine(url=url, where=f"Redis at {_without_secrets(url)}")
 
 
 async def _reach(engine: Engine) -> None:
@@ -217,7 +228,7 @@ async def _serve(engine: Engine, embedded: EmbeddedServer | None, visitor: Visit
         services=services,
         grace=settings.grace_seconds,
         ready=ready,
-        stopping=notifier.stopping,
+        stopping=partial(notifier.stopping, settings.grace_seconds + STOP_S),
     )
 
 
@@ -280,35 +291,21 @@ async def _examine_email(engine: Engine) -> list[doctor.Finding]:
     return []
 
 
-def _default_action(settings: Settings) -> str:
+async def _default_action(settings: Settings) -> str:
     """What is done with a thought that does not say: email where it can go out, else desktop, else the inbox."""
-    if settings.email.host and settings.to:
+    if _mail_can_go_out(settings):
         return "email"
-    return "desktop" if DesktopAction.available() else "inbox"
+    desktop = DesktopAction(Surroundings(settings=settings, now=lambda: 0))
+    try:
+        return "desktop" if await desktop.watched() else "inbox"
+    finally:
+        await desktop.close()
+
+
+def _mail_can_go_out(settings: Settings) -> bool:
+    return bool(settings.email.host and settings.to)
 
 
 def _without_secrets(url: str) -> str:
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
-
-
-class Markers:
-    """An empty file for each owner with unread thoughts, which a shell's prompt can look for without asking anybody."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-
-    def renew(self, unread: Mapping[str, int]) -> None:
-        """Begin with these owners and nobody else: a crash may have left a marker too many, or one too few."""
-        for marker in self._directory.glob("*"):
-            marker.unlink()
-        for owner, count in unread.items():
-            self.show(owner, count)
-
-    def show(self, owner: str, count: int) -> None:
-        self._directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-        marker = self._directory / owner
-        if count:
-            marker.touch()
-        else:
-            marker.unlink(missing_ok=True)

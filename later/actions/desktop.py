@@ -35,7 +35,7 @@ NEW = 0  # replaces no other notification
 UNTIL_READ = 0
 NORMAL_URGENCY = 1
 SERVICE = "org.freedesktop.Notifications"
-PATH = "/org/freedesktop/Notifications"
+THE_BUS = "org.freedesktop.DBus"
 
 # The text is an argument and never a part of the script, and the script comes from stdin, so that nothing in the text
 # is taken for a command or an option.
@@ -65,6 +65,18 @@ class DesktopAction:
     def available() -> bool:
         """Whether there is a desktop to show it on: a session bus, or macOS."""
         return shutil.which("osascript") is not None if ON_MAC else _address() is not None
+
+    async def watched(self) -> bool:
+        """Whether somebody would see it: the bus of a login without a desktop has nobody who shows notifications."""
+        if ON_MAC or not self.available():
+            return self.available()
+        with suppress(TemporaryFailure, PermanentFailure, TimeoutError):
+            async with asyncio.timeout(self._patience):
+                bus = await self._connected()
+                [running] = await _call(bus, "NameHasOwner", "s", [SERVICE], answer="b", of=THE_BUS)
+                [startable] = await _call(bus, "ListActivatableNames", answer="as", of=THE_BUS)
+                return running or SERVICE in startable
+        return False
 
     def check(self, task: Task) -> None:
         if not task.message.strip():
@@ -136,23 +148,22 @@ async def _notify(bus: MessageBus, summary: str, body: str) -> int:
 
 
 async def _call(
-    bus: MessageBus, member: str, signature: str = "", body: Sequence[Any] = (), *, answer: str
+    bus: MessageBus, member: str, signature: str = "", body: Sequence[Any] = (), *, answer: str, of: str = SERVICE
 ) -> list[Any]:
-    """What the notification service answers; raises TemporaryFailure or PermanentFailure."""
+    """What the notification service, or the bus itself, answers; raises TemporaryFailure or PermanentFailure."""
     from dbus_fast import Message, MessageType
 
-    call = Message(
-        destination=SERVICE, path=PATH, interface=SERVICE, member=member, signature=signature, body=list(body)
-    )
+    path = "/" + of.replace(".", "/")
+    call = Message(destination=of, path=path, interface=of, member=member, signature=signature, body=list(body))
     try:
         reply = await bus.call(call)
     except (OSError, EOFError) as error:
         raise TemporaryFailure(f"the session bus hung up: {error!r}") from None
     if reply.message_type is MessageType.ERROR:
-        reason = _harmless(f"{SERVICE} refused {member}: {reply.error_name}: {' '.join(map(str, reply.body))}")
+        reason = _harmless(f"{of} refused {member}: {reply.error_name}: {' '.join(map(str, reply.body))}")
         raise (PermanentFailure if reply.error_name == INVALID else TemporaryFailure)(reason)
     if reply.signature != answer:
-        raise TemporaryFailure(f"{SERVICE} answered {member} with {reply.signature!r} instead of {answer!r}")
+        raise TemporaryFailure(f"{of} answered {member} with {reply.signature!r} instead of {answer!r}")
     return list(reply.body)
 
 

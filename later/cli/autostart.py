@@ -57,7 +57,7 @@ def _started(state_dir: Path) -> http.Daemon:
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "later", "run"],
             cwd="/",
-            env={**os.environ, **_absolute_places(state_dir)},
+            env={**_own_environment(), **_absolute_places(state_dir)},
             stdin=subprocess.DEVNULL,
             stdout=diary,
             stderr=diary,
@@ -95,3 +95,9 @@ def _one_at_a_time(path: Path) -> Iterator[None]:
         path.chmod(0o600)
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def _own_environment() -> dict[str, str]:
+    """Ours, without what a service manager said to the program that calls us."""
+    theirs = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+    return {name: value for name, value in os.environ.items() if name not in theirs}

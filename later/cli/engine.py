@@ -17,6 +17,7 @@ from later.cli.output import UNAVAILABLE, Refused
 
 DEMO_THOUGHT = "call mum"
 
+
 def run(env_file: str | None) -> int:
     """The daemon, with the settings of the file and the environment."""
     from later import settings
@@ -51,10 +52,14 @@ def demo(audience: TextIO) -> int:
 
 def add(body: dict[str, Any]) -> dict[str, Any]:
     """A new thought straight into somebody's Redis, where no daemon answers."""
-    from later import settings, wiring
+    from later import settings
 
     with _refusals():
-        status, answer = asyncio.run(wiring.ask(settings.load(), "POST", "/v1/tasks", body))
+        chosen = settings.load()
+
+        from later import wiring
+
+        status, answer = asyncio.run(wiring.ask(chosen, "POST", "/v1/tasks", body))
     task: dict[str, Any] = http.understood(status, answer).body
     return task | {"kept_in": f"{task['kept_in']}, where it waits for a daemon: `later run`"}
 

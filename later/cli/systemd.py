@@ -87,9 +87,9 @@ def login() -> str:
 
 
 def _quoted(word: str) -> str:
-    """One word of a unit's command line (systemd.service(5)); a % would begin a specifier (systemd.unit(5))."""
-    escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
-    return f'"{escaped}"' if any(sign in " \t'\"\\" for sign in word) else escaped
+    """One word of a unit's command line (systemd.service(5)): a % would begin a specifier; systemd takes no quotes."""
+    escaped = word.replace("%", "%%")
+    return f'"{escaped}"' if " " in word else escaped
 
 
 def _run(words: Sequence[str], timeout: float | None = None) -> subprocess.CompletedProcess[str]:

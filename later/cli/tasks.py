@@ -15,6 +15,7 @@ STATUSES = ("created", "pending", "running", "failed", "completed", "cancelled")
 LIVE = ("created", "pending", "running", "failed")
 
 MANY = 100
+PAGE = 200
 
 
 @click.command("list")
@@ -171,7 +172,7 @@ def _change(method: str, task_id: str, verb: str, body: dict[str, Any] | None, d
 def _pages(daemon: http.Daemon, path: str, statuses: list[str]) -> Iterator[dict[str, Any]]:
     cursor = None
     while True:
-        query: dict[str, Any] = {"status": statuses, "limit": 500}
+        query: dict[str, Any] = {"status": statuses, "limit": PAGE}
         page = daemon.ask("GET", path, query=query | ({"cursor": cursor} if cursor else {})).body
         yield from page["tasks"]
         cursor = page["next"]

@@ -7,12 +7,15 @@ import os
 import random
 import socket
 
+import structlog
 from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskStatus
 
 from later.core.errors import StoreUnavailable
 from later.daemon.patience import Patience
 from later.store.base import Store
+
+log = structlog.get_logger()
 
 
 class Notifier:
@@ -25,8 +28,9 @@ class Notifier:
     def ready(self) -> None:
         self._say("READY=1")
 
-    def stopping(self) -> None:
-        self._say("STOPPING=1")
+    def stopping(self, within: float) -> None:
+        """It will take at most so many seconds, which may be more than the unit allows for."""
+        self._say(f"STOPPING=1\nEXTEND_TIMEOUT_USEC={int(within * 1e6)}")
 
     @property
     def watched(self) -> bool:
@@ -54,5 +58,8 @@ class Notifier:
         # A leading @ stands for the NUL of the abstract namespace.
         address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as systemd:
-            systemd.connect(address)
-            systemd.send(state.encode())
+            try:
+                systemd.connect(address)
+                systemd.send(state.encode())
+            except OSError as error:
+                log.warning("systemd_not_told", error=error.strerror)

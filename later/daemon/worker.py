@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import math
 import random
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import structlog
 
 from later.actions.base import PermanentFailure, TemporaryFailure
 from later.actions.registry import Registry
 from later.core.errors import InvalidTask
-from later.core.lifecycle import NotPerformed, Outcome, Performed, PutBack, judge, settle
+from later.core.lifecycle import NotPerformed, Outcome, Performed, PutBack, Receipt, judge, settle
 from later.core.retry import RetryPolicy
-from later.core.task import Task
+from later.core.task import Millis, Task
 from later.daemon.diary import Diary
 from later.daemon.pool import Attempt, Lost
 from later.daemon.settler import Settler
@@ -92,20 +96,52 @@ class Worker:
         try:
             action = self._actions.get(task.action)
             async with allowed:
-                return Performed(receipt=await action.perform(task))
+                return Performed(receipt=_kept(task, await action.perform(task)))
         except TemporaryFailure as failure:
-            return NotPerformed(reason=str(failure), retry_after=failure.retry_after)
+            return NotPerformed(reason=_words(failure), retry_after=_millis(failure.retry_after))
         except (PermanentFailure, InvalidTask) as failure:
-            return NotPerformed(reason=str(failure), permanent=True)
+            return NotPerformed(reason=_words(failure), permanent=True)
         except TimeoutError as error:
             if not allowed.expired():  # it is one of the action's own
                 return _broken(task, error)
             return NotPerformed(reason=f"no end after {self._timeout:g} s (LATER_TIMEOUT_SECONDS)")
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             return _broken(task, error)
 
 
+# Anybody's action may raise and return anything; the daemon and the task outlive it.
+
+
 def _broken(task: Task, error: BaseException) -> Outcome:
-    """Anybody's action may raise anything; the daemon and the task outlive it."""
     log.error("action_broke", task=task.name, action=task.action, exc_info=error)
-    return NotPerformed(reason=f"{type(error).__name__}: {error}")
+    return NotPerformed(reason=f"{type(error).__name__}: {_words(error)}")
+
+
+def _kept(task: Task, receipt: object) -> Receipt:
+    """The receipt as it can be written down; what was performed is not performed again for want of one."""
+    try:
+        if isinstance(receipt, Receipt):
+            return Receipt(detail=str(receipt.detail), data=_plain(receipt.data) if receipt.data else {})
+    except Exception as error:
+        log.warning("receipt_unusable", task=task.name, action=task.action, exc_info=error)
+    else:
+        log.warning("receipt_unusable", task=task.name, action=task.action, given=type(receipt).__name__)
+    return Receipt(detail="performed, without a receipt that can be kept")
+
+
+def _plain(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The same as JSON can say it."""
+    said: Mapping[str, Any] = json.loads(json.dumps(dict(data), default=str, skipkeys=True, allow_nan=False))
+    return said
+
+
+def _words(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:
+        return "an error that cannot say what it is"
+
+
+def _millis(said: object) -> Millis | None:
+    """A pause as an action says it, if it is one."""
+    return int(said) if isinstance(said, int | float) and math.isfinite(said) else None

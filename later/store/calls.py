@@ -59,6 +59,17 @@ class Calls:
         """One command. Raises StoreUnavailable, StoreFull."""
         return await self._ask(lambda: self._server.execute_command(*words))
 
+    async def allowed(self, *words: Argument) -> Any:
+        """One read that the server may not know, or may not allow to this user; then None. Raises StoreUnavailable."""
+
+        async def read() -> Any:
+            try:
+                return await self._server.execute_command(*words)
+            except exceptions.ResponseError:
+                return None
+
+        return await self._ask(read)
+
     async def snapshot(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
         """Several reads as of one moment. Raises StoreUnavailable.
 
@@ -92,21 +103,26 @@ class Calls:
         except exceptions.OutOfMemoryError as error:
             raise StoreFull from error
         except (exceptions.AuthenticationError, exceptions.NoPermissionError) as error:
-            raise StoreUnavailable(f"the store refuses this user: {error}") from error
+            raise self._refused(f"the store refuses this user: {error}") from error
         except (exceptions.ConnectionError, exceptions.TimeoutError, OSError) as error:
+            if isinstance(error.__cause__, exceptions.AuthenticationError):
+                raise self._refused(f"the store refuses this user: {error}") from error
             self._contact.missed(str(error) or type(error).__name__)
             raise StoreUnavailable from error
         except exceptions.ResponseError as error:
             said = _said(error)
             if said.startswith(WAITING):
-                self._contact.missed(said, refused=True)
-                raise StoreUnavailable(f"the store cannot serve now: {said}") from error
+                raise self._refused(f"the store cannot serve now: {said}") from error
             raise
         except exceptions.RedisError as error:
             self._contact.missed(str(error) or type(error).__name__)
             raise StoreUnavailable from error
         self._contact.answered(wrote=writes)
         return answer
+
+    def _refused(self, reason: str) -> StoreUnavailable:
+        self._contact.missed(reason, refused=True)
+        return StoreUnavailable(reason)
 
 
 def _said(error: exceptions.ResponseError) -> str:

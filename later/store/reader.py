@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import structlog
-from redis.exceptions import ResponseError
 
 from later.core.task import LIVE, Millis, Status, Task
 from later.store import codec, keys
@@ -126,10 +125,7 @@ class Reader:
         info = await self._calls.command("INFO", "all")
         config: dict[str, str] = {}
         for parameter in ("appendonly", "appendfsync", "maxmemory", "maxmemory-policy", "dir"):
-            try:
-                config.update(codec.pairs(await self._calls.command("CONFIG", "GET", parameter)))
-            except ResponseError:
-                continue
+            config.update(codec.pairs(await self._calls.allowed("CONFIG", "GET", parameter) or []))
         version = info.get("valkey_version") or info.get("redis_version")
         return {
             "kind": "valkey" if "valkey_version" in info else "redis",

@@ -16,7 +16,7 @@ from dbus_fast import DBusError, Message, MessageType, RequestNameReply, Variant
 from dbus_fast.aio import MessageBus
 
 from later.actions.base import Action, PermanentFailure, TemporaryFailure
-from later.actions.desktop import PATH, SERVICE, DesktopAction
+from later.actions.desktop import SERVICE, DesktopAction
 from later.actions.registry import Surroundings
 from later.core.errors import InvalidTask
 from later.core.task import Status, Task
@@ -44,6 +44,9 @@ async def an_action(timeout: float = 30.0) -> AsyncIterator[DesktopAction]:
     action = DesktopAction(Surroundings(settings=Settings(timeout_seconds=timeout), now=lambda: 0))
     yield action
     await action.close()
+
+
+PATH = "/org/freedesktop/Notifications"
 
 
 class Desktop:
@@ -298,3 +301,26 @@ async def test_a_notification_needs_a_text_and_takes_no_address() -> None:
             action.check(a_task(" \n"))
         with pytest.raises(InvalidTask, match="it takes no address; leave --to out"):
             action.check(a_task(to="ada"))
+
+
+async def test_a_bus_with_somebody_who_shows_notifications_is_watched(bus: str) -> None:
+    async with Desktop("body").running(bus), an_action() as action:
+        assert await action.watched()
+
+
+async def test_a_bus_with_nobody_who_shows_notifications_is_not_watched(bus: str) -> None:
+    async with an_action() as action:
+        assert not await action.watched()
+
+
+async def test_without_a_bus_nobody_watches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DBUS_SESSION_BUS_ADDRESS", raising=False)
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    async with an_action() as action:
+        assert not await action.watched()
+
+
+async def test_a_bus_out_of_reach_is_not_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", f"unix:path={tmp_path / 'nowhere'}")
+    async with an_action() as action:
+        assert not await action.watched()

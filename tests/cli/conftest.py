@@ -1,4 +1,4 @@
-"""One daemon for all tests of a file, and a terminal for those that need one."""
+"""One daemon for all tests here that do not need one of their own."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.cli.forked import forking
 from tests.program import Program, installed
 
 NOBODYS_PORT = "9"
@@ -19,9 +20,10 @@ MAIL_THAT_FAILS = {
 }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def later() -> Iterator[Program]:
     """The program with its daemon running; `--action email` fails there at the first attempt."""
     with installed(**MAIL_THAT_FAILS) as program:
         program.start()
-        yield program
+        with forking(program) as forked:
+            yield forked

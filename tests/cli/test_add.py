@@ -80,7 +80,7 @@ def test_the_own_default_counts_only_where_no_time_is_given(later: Program) -> N
 
 def test_the_own_default_may_stand_in_the_file_of_settings(later: Program) -> None:
     config = later.home / "config"
-    (config / "later").mkdir(parents=True)
+    (config / "later").mkdir(parents=True, exist_ok=True)
     (config / "later" / "env").write_text("# mine\nexport LATER_WITHIN='3h' # soon\nLATER_AFTER=2h # not too soon\n")
     assert later.json("add", "x", XDG_CONFIG_HOME=str(config))["rule"] == "within 3h after 2h"
 

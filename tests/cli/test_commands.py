@@ -13,6 +13,8 @@ from tests.asking import ask, asking, status, tasks
 from tests.program import Program
 from tests.waiting import wait_until
 
+A_MOMENT = timedelta(milliseconds=100)
+
 CHANGES = {
     "update": ["update", "ID", "--message", "other"],
     "schedule": ["schedule", "ID", "--in", "2d"],
@@ -64,14 +66,14 @@ def test_without_a_command_it_explains_itself(later: Program) -> None:
 
 def test_list_shows_what_is_still_to_come(later: Program) -> None:
     add(later, "exact", at="2045-11-25 10:14", message="two\nlines\tand\x1b[31m more")
-    add(later, "held")
+    add(later, "waiting")
     lines = [line.split("\t") for line in later.run("list").stdout.splitlines()]
     assert ["exact", "pending", "Sat 25 Nov 2045, 10:14", "in your inbox", "two ⏎ lines and\\x1b[31m more"] in lines
-    assert ["held", "created", "not scheduled", "in your inbox", "held"] in lines
+    assert ["waiting", "created", "not scheduled", "in your inbox", "waiting"] in lines
 
 
 def test_list_shows_one_state(later: Program) -> None:
-    add(later, "held-too")
+    add(later, "one-state")
     assert {task["status"] for task in later.json("list", "--status", "created")["tasks"]} == {"created"}
 
 
@@ -137,9 +139,10 @@ def test_schedule_gives_another_time(later: Program) -> None:
     add(later, "open")
     assert "comes Wed 1 Jan 2048, 00:00" in later.run("schedule", "open", "--at", "2048-01-01 00:00").stdout
     later.run("schedule", "open", "--in", "5d")
-    assert from_now(later, "open") == timedelta(days=5)
+    assert abs(from_now(later, "open") - timedelta(days=5)) < A_MOMENT
     assert "comes some time before " in later.run("schedule", "open", "--within", "9d", "--after", "8d").stdout
-    assert timedelta(days=8) < from_now(later, "open") <= timedelta(days=9)
+    assert timedelta(days=8) < from_now(later, "open") + A_MOMENT
+    assert from_now(later, "open") <= timedelta(days=9)
     assert later.json("schedule", "open", "--in", "1d", TZ="Asia/Tokyo")["zone"] == "Asia/Tokyo"
 
 
@@ -153,7 +156,7 @@ def test_snooze_moves_it_to_so_long_from_now(later: Program) -> None:
     done = later.run("snooze", "sleepy", "1h30m")
     assert done.stdout.startswith('snoozed sleepy: "sleepy" comes ')
     assert "some time" not in done.stdout
-    assert from_now(later, "sleepy") == timedelta(minutes=90)
+    assert abs(from_now(later, "sleepy") - timedelta(minutes=90)) < A_MOMENT
 
 
 async def test_snooze_brings_a_delivered_one_back(later: Program) -> None:
@@ -274,8 +277,11 @@ def test_an_unknown_task_is_not_found(later: Program, command: str) -> None:
 
 def test_a_long_list_is_shown_whole(later: Program) -> None:
     with asking(later) as client:
-        for number in range(501):
-            client.post("/v1/tasks", json={"id": f"many-{number}", "message": "x"})
-    listed = later.json("list", "--status", "created")
-    assert sum(task["id"].startswith("many-") for task in listed["tasks"]) == 501
-    assert listed["next"] is None
+        names = [f"many-{number}" for number in range(201)]
+        for name in names:
+            client.post("/v1/tasks", json={"id": name, "message": "x"})
+        listed = later.json("list", "--status", "created")
+        assert {task["id"] for task in listed["tasks"]} >= set(names)
+        assert listed["next"] is None
+        for name in names:
+            client.delete(f"/v1/tasks/{name}")

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import sys
 import time
-from pathlib import Path
-
-import pytest
 
 from tests.asking import ask
-from tests.program import Program, installed
-from tests.servers import served
+from tests.program import Program
 from tests.terminal import Terminal
 from tests.waiting import wait_until
 
@@ -50,51 +45,38 @@ def test_health_stop_and_what_is_left(program: Program) -> None:
     assert daemon.wait(0.5) == 0
     assert "no daemon answers" in program.run("stop", check=69).stderr
 
-    program.start()
-    assert program.json("get", "kept")["message"] == "still there"
-    assert program.json("stop") == {"stopped": program.daemon.pid}  # type: ignore[union-attr]
-
-
-def test_health_when_the_store_does_not_answer(program: Program) -> None:
-    with served("valkey") as server:
-        program.start(LATER_REDIS_URL=server.url)
-        server.end()
-        stderr, took = timed(program, "health", check=1)
-        assert "the store does not answer" in stderr.lower()
-        assert took < 5
-        assert program.stop() == 0
-
-
-def test_a_socket_in_a_groups_directory_is_the_groups() -> None:
-    with installed() as program:
-        (program.home / "run").mkdir()
-        (program.home / "run").chmod(0o750)
-        program.start(LATER_SOCKET=str(program.home / "run" / "api.sock"))
-        assert (program.home / "run" / "api.sock").stat().st_mode & 0o777 == 0o660
-
-
-@pytest.mark.parametrize("what", ["file", "daemon"])
-def test_a_socket_that_is_taken_is_left_alone(program: Program, what: str) -> None:
-    taken = program.home / "taken"
-    if what == "file":
-        taken.write_text("mine")
-    else:
-        program.start(LATER_SOCKET=str(taken))
-    other = {"LATER_STATE_DIR": str(program.home / "other"), "LATER_SOCKET": str(taken)}
-    done = program.run("run", check=2, **other)
-    if what == "file":
-        assert done.stderr.splitlines()[-1].startswith(f"later: {taken} is there already and is no socket")
-        assert taken.read_text() == "mine"
-    else:
-        assert done.stderr.splitlines()[-1].startswith(f"later: another daemon listens at {taken}")
-        assert program.run("health", LATER_SOCKET=str(taken)).stdout == "ok\n"
-
-
-def test_settings_may_come_from_a_file(program: Program) -> None:
     file = program.home / "my.env"
     file.write_text("LATER_WORKERS=7\n")
     program.start("--env-file", str(file))
     assert ask(program, "GET", "/v1/stats")["workers"]["places"] == 7
+    started = program.events("started")[-1]
+    assert re.fullmatch(r"Valkey [\d.]+ in ~/state/redis", started["store"])
+    assert started["socket"] == str(program.state / "api.sock")
+    assert program.json("get", "kept")["message"] == "still there"
+    assert program.json("stop") == {"stopped": program.daemon.pid}  # type: ignore[union-attr]
+
+
+def test_a_socket_in_a_groups_directory_is_the_groups_and_stays_its_daemons(program: Program) -> None:
+    run = program.home / "run"
+    run.mkdir()
+    run.chmod(0o750)
+    here = {"LATER_SOCKET": str(run / "api.sock")}
+    program.start(**here)
+    assert (run / "api.sock").stat().st_mode & 0o777 == 0o660
+    second = program.run("run", check=2, **here, LATER_STATE_DIR=str(program.home / "other"))
+    assert second.stderr.splitlines()[-1].startswith(f"later: another daemon listens at {run}/api.sock; stop it, or ")
+    assert program.run("health", **here).stdout == "ok\n"
+    program.stop()
+
+
+def test_a_file_in_the_place_of_the_socket_is_left_alone(program: Program) -> None:
+    notes = program.home / "notes"
+    notes.write_text("mine")
+    done = program.run("run", check=2, LATER_SOCKET=str(notes))
+    assert done.stderr.splitlines()[-1].startswith(
+        f"later: {notes} is there already and is no socket; set LATER_SOCKET"
+    )
+    assert notes.read_text() == "mine"
 
 
 def test_a_file_of_settings_that_is_not_there_is_missed(program: Program) -> None:
@@ -105,7 +87,7 @@ def test_a_file_of_settings_that_is_not_there_is_missed(program: Program) -> Non
 async def test_ctrl_c_ends_a_daemon_in_the_foreground_and_a_terminal_sees_what_comes(program: Program) -> None:
     env = {**program.env, "LATER_LOG": "auto"}
     with Terminal([sys.executable, "-m", "later", "run"], env=env, cwd=str(program.home)) as terminal:
-        terminal.read_until(lambda screen: "started" in screen)
+        terminal.read_until(lambda screen: "api.sock" in screen)
         ask(program, "POST", "/v1/tasks", id="seen", message="look \x1b[31m here", action="console", **{"in": "0s"})
         terminal.read_until(lambda screen: 'delivered seen: "look \\x1b[31m here"' in screen)
         terminal.type("\x03")
@@ -129,12 +111,3 @@ async def test_the_demo_delivers_and_leaves_nothing_behind(program: Program) -> 
         assert terminal.process.wait(20) == 0
     await wait_until(lambda: not list(program.home.glob("later-demo-*")))
     assert not program.state.exists()
-
-
-def test_the_daemon_says_where_it_keeps_things_first(program: Program) -> None:
-    program.start()
-    [started] = program.events("started")
-    assert re.fullmatch(r"Valkey [\d.]+ in ~/state/redis", started["store"])
-    assert Path(started["socket"]) == program.state / "api.sock"
-    assert started["pid"] == program.daemon.pid  # type: ignore[union-attr]
-    assert os.path.exists(started["socket"])

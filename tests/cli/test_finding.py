@@ -184,10 +184,9 @@ def as_nobody(program: Program, *arguments: str, **env: str) -> subprocess.Compl
     return done
 
 
-def test_a_persons_daemon_is_closed_to_all_others(program: Program) -> None:
-    program.start()
-    assert program.state.stat().st_mode & 0o777 == 0o700
-    assert (program.state / "api.sock").stat().st_mode & 0o777 == 0o600
+def test_a_persons_daemon_is_closed_to_all_others(later: Program) -> None:
+    assert later.state.stat().st_mode & 0o777 == 0o700
+    assert (later.state / "api.sock").stat().st_mode & 0o777 == 0o600
 
 
 def test_over_tcp_the_token_says_who_calls() -> None:

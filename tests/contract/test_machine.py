@@ -6,17 +6,16 @@ import asyncio
 import itertools
 from collections.abc import Coroutine, Iterator
 from dataclasses import replace
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
-    Bundle,
     RuleBasedStateMachine,
     initialize,
     invariant,
-    multiple,
+    precondition,
     rule,
     run_state_machine_as_test,
 )
@@ -25,8 +24,8 @@ from later.clock import Clock
 from later.core.errors import LaterError
 from later.core.lifecycle import Settlement
 from later.core.past import Transition
-from later.core.task import Millis, Status, Task
-from later.store import keys
+from later.core.task import LIVE, Millis, Status, Task
+from later.store import codec, keys
 from later.store.base import Movement
 from later.store.calls import connect
 from later.store.keys import Lane, Layout
@@ -36,7 +35,7 @@ from tests.contract.world import HOUR, OWN_QUEUES, completed, failed, put_back, 
 from tests.servers import Server, served
 
 SETTINGS = settings(
-    max_examples=60,
+    max_examples=80,
     stateful_step_count=40,
     derandomize=True,
     deadline=None,
@@ -44,32 +43,34 @@ SETTINGS = settings(
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
-DAY = 24 * HOUR
-LIVE = [keys.created(0), keys.failed(0)]
-LIVE += [key(0, queue) for key in (keys.due, keys.running) for queue in sorted(OWN_QUEUES)]
 
+DAY = 24 * HOUR
 OWNERS = ("ana", "bob")
-USERS = [keys.user(0, owner) for owner in OWNERS]
+USERS = {keys.user(0, owner) for owner in OWNERS}
+SHARED = {keys.META, keys.claims(0), keys.outbox(0)}
+SETS = {keys.created(0): Status.CREATED, keys.failed(0): Status.FAILED}
+SETS |= {keys.due(0, queue): Status.PENDING for queue in OWN_QUEUES}
+SETS |= {keys.running(0, queue): Status.RUNNING for queue in OWN_QUEUES}
 
 Both = tuple[Task, Task]
 """A claimed task, as the store and as the model have given it."""
-Answer = TypeVar("Answer")
 
 owners = st.sampled_from(OWNERS)
 ids = st.sampled_from(["a", "b", "c"])
-lanes = st.sampled_from([Lane(0, queue) for queue in sorted(OWN_QUEUES)])
+texts = st.sampled_from(["x", "y"])
+lanes = st.sampled_from([Lane(0, "default"), Lane(0, "default"), Lane(0, "slow")])
 holders = st.sampled_from(["one", "two"])
-delays = st.one_of(st.integers(-1000, -1), st.integers(1, 1000)).map(lambda hours: hours * HOUR)
+delays = st.one_of(st.integers(-1000, -1), st.integers(-1000, -1), st.integers(1, 1000)).map(lambda hours: hours * HOUR)
 """Long past or far ahead, so that nobody has to wait and nothing depends on how fast the test runs."""
 outcomes = st.sampled_from(["completed", "retried", "failed", "put back", "withdrawn"])
-states = st.frozensets(st.sampled_from([*Status][:4]), min_size=1)
-targets = st.sampled_from([None, Status.PENDING, Status.CREATED, Status.CANCELLED])
+choices = st.tuples(st.booleans(), st.integers(0, 5))
+"""One of the present claims or of all that ever were; the last ones first."""
+states = st.just(frozenset(LIVE)) | st.frozensets(st.sampled_from(LIVE), min_size=1)
+targets = st.sampled_from([None, Status.PENDING, Status.PENDING, Status.CREATED, Status.CANCELLED, Status.CANCELLED])
 
 
 class Machine(RuleBasedStateMachine):
     url: ClassVar[str]
-
-    claims = Bundle("claims")
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,6 +82,7 @@ class Machine(RuleBasedStateMachine):
         self.ground = Ground(now=self.now, layout=Layout(partitions=1, own_queues=OWN_QUEUES))
         self.models = {holder: ModelStore(self.ground, holder) for holder in ("one", "two")}
         self.stores = {holder: self.open(holder) for holder in ("one", "two")}
+        self.claims: list[Both] = []
         self.numbers: dict[int, int] = {0: 0}
         self.leases = itertools.count()
 
@@ -90,65 +92,187 @@ class Machine(RuleBasedStateMachine):
         return store
 
     def teardown(self) -> None:
-        for server in (
-            self.raw,
-            *(part for store in self.stores.values() for part in (store._server, store._listener)),
-        ):
+        for server in (self.raw, *(one for store in self.stores.values() for one in (store._server, store._listener))):
             self.run(server.aclose())
         self.runner.close()
 
-    @rule(owner=owners, task_id=ids, delay=st.none() | delays, text=st.sampled_from("xy"), lane=lanes)
+    @initialize(delays=st.lists(delays, min_size=6, max_size=6))
+    def begin(self, delays: list[int]) -> None:
+        """Most of what can happen needs some tasks, and some of them claimed."""
+        for at, delay in enumerate(delays):
+            self.add(OWNERS[at % 2], "abc"[at % 3], delay, "x", Lane(0, "default"))
+        self.claim("one", Lane(0, "default"), limit=2, ended=False)
+
+    @rule(owner=owners, task_id=ids, delay=st.none() | delays, text=texts, lane=lanes)
     def add(self, owner: str, task_id: str, delay: int | None, text: str, lane: Lane) -> None:
         due = None if delay is None else self.now + delay
         task = thought(task_id, due=due, owner=owner, message=text, queue=lane.queue)
         real, model = self.both("one", lambda store: store.add(task))
-        if real is not None and model is not None:
+        if real is not None:
             assert (real.kept, real.replaced) == (model.kept, model.replaced)
             self.alike(real.task, model.task)
 
-    @initialize(target=claims, delays=st.lists(delays, min_size=6, max_size=6))
-    def begin(self, delays: list[int]) -> Any:
-        """Most of what can happen needs some tasks, and some of them claimed."""
-        for at, delay in enumerate(delays):
-            task = thought("abc"[at % 3], due=self.now + delay, owner=OWNERS[at % 2], message="x")
-            self.both("one", lambda store, task=task: store.add(task))
-        return self.claim("one", Lane(0, "default"), limit=2, ended=False)
-
-    @rule(target=claims, holder=holders, lane=lanes, limit=st.integers(0, 3), ended=st.booleans())
-    def take(self, holder: str, lane: Lane, limit: int, ended: bool) -> Any:
-        return self.claim(holder, lane, limit=limit, ended=ended)
-
-    def claim(self, holder: str, lane: Lane, *, limit: int, ended: bool) -> Any:
+    @rule(holder=holders, lane=lanes, limit=st.integers(0, 4), ended=st.booleans())
+    def claim(self, holder: str, lane: Lane, limit: int, ended: bool) -> None:
         lease = self.lease(ended)
         real, model = self.both(holder, lambda store: store.claim(lane, limit=limit, lease=lease))
-        assert [task.name for task in real.tasks] == [task.name for task in model.tasks]
         assert real.next_due == model.next_due
-        pairs = list(zip(real.tasks, model.tasks, strict=True))
-        for mine, models in pairs:
-            assert mine.claim > max(number for number in self.numbers if number != mine.claim)
+        assert [task.name for task in real.tasks] == [task.name for task in model.tasks]
+        latest = max(self.numbers)
+        for mine, models in zip(real.tasks, model.tasks, strict=True):
+            assert mine.claim > latest
             self.numbers[mine.claim] = models.claim
             self.alike(mine, models)
-        return multiple(*pairs)
+            self.claims.append((mine, models))
+
+    @precondition(lambda self: self.claims)
+    @rule(some=st.lists(choices, min_size=1, max_size=3), ended=st.booleans())
+    def extend(self, some: list[tuple[bool, int]], ended: bool) -> None:
+        chosen, lease = [self.chosen(one) for one in some], self.lease(ended)
+        real = self.run(self.stores["one"].extend([mine for mine, _ in chosen], lease=lease))
+        assert real == self.run(self.models["one"].extend([models for _, models in chosen], lease=lease))
+
+    @precondition(lambda self: self.claims)
+    @rule(some=st.lists(st.tuples(choices, outcomes, delays), min_size=1, max_size=3))
+    def settle(self, some: list[tuple[tuple[bool, int], str, int]]) -> None:
+        each_once = {id(self.chosen(one)): (self.chosen(one), said, delay) for one, said, delay in some}
+        items = each_once.values()
+        real = self.run(self.stores["one"].settle([self.outcome(mine, *said) for (mine, _), *said in items]))
+        assert real == self.run(
+            self.models["one"].settle([self.outcome(models, *said) for (_, models), *said in items])
+        )
+
+    @precondition(lambda self: self.claims)
+    @rule(some=choices, said=outcomes, delay=delays)
+    def settle_twice(self, some: tuple[bool, int], said: str, delay: int) -> None:
+        """As after a lost reply."""
+        mine, models = self.chosen(some)
+        for _ in range(2):
+            real = self.run(self.stores["one"].settle([self.outcome(mine, said, delay)]))
+            assert real == self.run(self.models["one"].settle([self.outcome(models, said, delay)]))
+
+    @rule(lane=lanes, limit=st.integers(1, 4), every=st.booleans())
+    def recover(self, lane: Lane, limit: int, every: bool) -> None:
+        real, model = self.both("one", lambda store: store.recover(lane, limit=limit, every=every))
+        assert real.count == model.count
+        assert (real.next_end is None) == (model.next_end is None)
+
+    @rule(
+        owner=owners,
+        task_id=ids,
+        to=targets,
+        delay=st.none() | delays,
+        among=states,
+        text=st.none() | texts,
+        meant=st.booleans(),
+        afresh=st.booleans(),
+        version=st.none() | st.none() | st.integers(1, 3),
+    )
+    def move(
+        self,
+        owner: str,
+        task_id: str,
+        to: Status | None,
+        delay: int | None,
+        among: frozenset[Status],
+        text: str | None,
+        meant: bool,
+        afresh: bool,
+        version: int | None,
+    ) -> None:
+        due = None if delay is None else self.now + delay
+        movement = Movement(
+            states=among,
+            to=to,
+            due=due,
+            nominal=due if meant else None,
+            spec=None if text is None else thought(task_id, due=None, message=text).spec,
+            afresh=afresh,
+            version=version,
+        )
+        real, model = self.both("one", lambda store: store.move(owner, task_id, movement))
+        assert real == model
+
+    @precondition(lambda self: self.claims)
+    @rule(some=choices)
+    def withdraw(self, some: tuple[bool, int]) -> None:
+        task, _ = self.chosen(some)
+        movement = Movement(states=frozenset(LIVE), to=Status.CANCELLED)
+        real, model = self.both("one", lambda store: store.move(task.owner, task.id, movement))
+        assert real == model
+
+    @rule(limit=st.integers(1, 5))
+    def drain(self, limit: int) -> None:
+        """Forget the same transitions on both sides, where their keys differ."""
+        for store in (self.stores["one"], self.models["one"]):
+            past = sorted(self.run(store.outbox.read(1000)), key=told)
+            self.run(store.outbox.forget(past[:limit]))
+
+    @rule()
+    def forget_the_scripts(self) -> None:
+        self.run(self.raw.script_flush())
+
+    @rule()
+    def lose_the_counter(self) -> None:
+        self.run(self.raw.delete(keys.claims(0)))
+
+    @rule(holder=holders, lane=lanes, owner=owners, among=states, limit=st.integers(1, 4))
+    def look(self, holder: str, lane: Lane, owner: str, among: frozenset[Status], limit: int) -> None:
+        """What every reader sees is what the model shows."""
+        for verb in (
+            lambda store: store.head(lane),
+            lambda store: store.counts(),
+            lambda store: store.failed_of(owner),
+        ):
+            real, model = self.both(holder, verb)
+            assert real == model
+        real, model = self.both(holder, lambda store: store.overdue(lane))
+        assert real.count == model.count
+        real, model = self.both(holder, lambda store: store.adopt(lane))
+        for mine, models in zip(by_name(real), by_name(model), strict=True):
+            self.alike(mine, models)
+        real, model = self.both(holder, lambda store: store.outbox.read(1000))
+        assert sorted(map(told, real)) == sorted(map(told, model))
+        among |= {Status.PENDING}  # failed ones alone come in another order
+        real, model = self.both(holder, lambda store: store.page(owner, statuses=among, cursor=None, limit=limit))
+        for mine, models in zip(real.tasks, model.tasks, strict=True):
+            self.alike(mine, models)
+
+    @invariant()
+    def every_live_task_is_in_exactly_one_set_and_as_the_model_says(self) -> None:
+        found = dict(self.run(self.raw.eval(EVERYTHING, 0)))
+        records = {
+            key.removeprefix(keys.task(0, "")): codec.pairs(found.pop(key)) for key in list(found) if ":task:" in key
+        }
+        assert set(found) <= {*SETS, *USERS, *SHARED}
+        dues = {
+            f"{owner}/{task_id}": due
+            for owner in OWNERS
+            for task_id, due in codec.pairs(found.get(keys.user(0, owner), [])).items()
+        }
+        places = [
+            (name, status, score)
+            for key, status in SETS.items()
+            for name, score in codec.pairs(found.get(key, [])).items()
+        ]
+        live = {task.name: task for task in self.ground.tasks.values()}
+        assert sorted(name for name, _, _ in places) == sorted(live) == sorted(records) == sorted(dues)
+        for name, status, score in places:
+            lease_end = codec.score(score) if status is Status.RUNNING else None
+            assert score == dues[name] or status is not Status.PENDING
+            mine = codec.unpack(name, records[name], status=status, due=codec.score(dues[name]), lease_until=lease_end)
+            self.alike(mine, live[name])
 
     def lease(self, ended: bool) -> Millis:
         """One that has ended long ago or lasts for long; each ends so much later that it does on both sides."""
         return next(self.leases) * 100_000 + (-DAY if ended else DAY)
 
-    @rule(some=st.lists(claims, min_size=1, max_size=3), ended=st.booleans())
-    def extend(self, some: list[Both], ended: bool) -> None:
-        tasks, lease = each_once(some), self.lease(ended)
-        real = self.run(self.stores["one"].extend([mine for mine, _ in tasks], lease=lease))
-        model = self.run(self.models["one"].extend([models for _, models in tasks], lease=lease))
-        assert real == model
-
-    @rule(some=st.lists(st.tuples(claims, outcomes, delays), min_size=1, max_size=3))
-    def settle(self, some: list[tuple[Both, str, int]]) -> None:
-        items = {(mine.name, mine.claim): (mine, models, said, delay) for (mine, models), said, delay in some}.values()
-        real = self.run(self.stores["one"].settle([self.outcome(mine, said, delay) for mine, _, said, delay in items]))
-        model = self.run(
-            self.models["one"].settle([self.outcome(models, said, delay) for _, models, said, delay in items])
-        )
-        assert real == model
+    def chosen(self, choice: tuple[bool, int]) -> Both:
+        present, back = choice
+        held = [task.claim for task in self.ground.tasks.values() if task.status is Status.RUNNING]
+        among = [pair for pair in self.claims if pair[1].claim in held] if present else self.claims
+        among = among or self.claims
+        return among[-1 - back % len(among)]
 
     def outcome(self, task: Task, said: str, delay: int) -> Settlement:
         match said:
@@ -163,97 +287,6 @@ class Machine(RuleBasedStateMachine):
             case _:
                 return put_back(task)
 
-    @rule(lane=lanes, limit=st.integers(1, 3), every=st.booleans())
-    def recover(self, lane: Lane, limit: int, every: bool) -> None:
-        real, model = self.both("one", lambda store: store.recover(lane, limit=limit, every=every))
-        assert real.count == model.count
-        assert (real.next_end is None) == (model.next_end is None)
-
-    @rule(
-        owner=owners,
-        task_id=ids,
-        to=targets,
-        delay=st.none() | delays,
-        among=states,
-        text=st.none() | st.sampled_from("xy"),
-        meant=st.booleans(),
-        afresh=st.booleans(),
-        version=st.none() | st.integers(1, 3),
-    )
-    def move(
-        self, owner: str, task_id: str, among: frozenset[Status], text: str | None, meant: bool, **said: Any
-    ) -> None:
-        delay = said.pop("delay")
-        due = None if delay is None else self.now + delay
-        spec = None if text is None else thought(task_id, due=None, message=text).spec
-        movement = Movement(states=among, due=due, spec=spec, nominal=due if meant else None, **said)
-        real, model = self.both("one", lambda store: store.move(owner, task_id, movement))
-        assert real == model
-
-    @rule(owner=owners, task_id=ids, delay=delays)
-    def retry(self, owner: str, task_id: str, delay: int) -> None:
-        movement = Movement(states=frozenset({Status.FAILED}), to=Status.PENDING, due=self.now + delay, afresh=True)
-        real, model = self.both("one", lambda store: store.move(owner, task_id, movement))
-        assert real == model
-
-    @rule(holder=holders, lane=lanes)
-    def adopt(self, holder: str, lane: Lane) -> None:
-        real, model = self.both(holder, lambda store: store.adopt(lane))
-        for mine, models in zip(by_name(real), by_name(model), strict=True):
-            self.alike(mine, models)
-
-    @rule(limit=st.integers(1, 3))
-    def drain(self, limit: int) -> None:
-        """Forget the same transitions on both sides, whose keys differ."""
-        real, model = self.both("one", lambda store: store.outbox.read(100))
-        gone = sorted(real, key=told)[:limit], sorted(model, key=told)[:limit]
-        self.run(self.stores["one"].outbox.forget(gone[0]))
-        self.run(self.models["one"].outbox.forget(gone[1]))
-
-    @rule()
-    def flush_scripts(self) -> None:
-        self.run(self.raw.script_flush())
-
-    @rule()
-    def lose_the_counter(self) -> None:
-        self.run(self.raw.delete(keys.claims(0)))
-
-    @invariant()
-    def every_live_task_is_in_exactly_one_set(self) -> None:
-        kept, *contents = self.run(self.everything())
-        found = dict(zip([*LIVE, *USERS], contents, strict=True))
-        names = [name for key in LIVE for name in found[key]]
-        assert sorted(names) == sorted(task.name for task in self.ground.tasks.values())
-        assert len(names) == len(set(names))
-        assert {f"{owner}/{task_id}" for owner in OWNERS for task_id in found[keys.user(0, owner)]} == set(names)
-        assert {key for key in kept if ":task:" in key} == {keys.task(0, name) for name in names}
-        shared = {keys.META, keys.claims(0), keys.outbox(0)}
-        assert {key for key in kept if ":task:" not in key} <= {*LIVE, *USERS, *shared}
-
-    async def everything(self) -> list[list[str]]:
-        async with self.raw.pipeline(transaction=False) as pipeline:
-            pipeline.keys("*")
-            for key in (*LIVE, *USERS):
-                pipeline.zrange(key, 0, -1)
-            return await pipeline.execute()
-
-    @invariant()
-    def the_owner_sees_what_the_model_shows(self) -> None:
-        for owner in OWNERS:
-            real, model = self.both(
-                "one", lambda store, owner=owner: store.page(owner, statuses=list(Status), cursor=None, limit=10)
-            )
-            assert [task.id for task in real.tasks] == [task.id for task in model.tasks]
-            for mine, models in zip(real.tasks, model.tasks, strict=True):
-                self.alike(mine, models)
-
-    @invariant()
-    def the_counts_and_the_past_agree(self) -> None:
-        real, model = self.both("two", lambda store: store.counts())
-        assert real == model
-        real, model = self.both("two", lambda store: store.outbox.read(1000))
-        assert sorted(map(told, real)) == sorted(map(told, model))
-
     def both(self, holder: str, ask: Any) -> tuple[Any, Any]:
         """The answers of both; where one refuses, the other does so too, and both are None."""
         real, real_error = self.answer(ask(self.stores[holder]))
@@ -261,7 +294,7 @@ class Machine(RuleBasedStateMachine):
         assert real_error is model_error
         return real, model
 
-    def answer(self, asked: Coroutine[Any, Any, Answer]) -> tuple[Answer | None, type[LaterError] | None]:
+    def answer(self, asked: Coroutine[Any, Any, Any]) -> tuple[Any, type[LaterError] | None]:
         try:
             return self.run(asked), None
         except LaterError as error:
@@ -272,11 +305,22 @@ class Machine(RuleBasedStateMachine):
         assert self.numbers[mine.claim] == models.claim
         assert (mine.lease_until is None) == (models.lease_until is None)
         if mine.lease_until is not None and models.lease_until is not None:
-            assert (mine.lease_until > self.now + HOUR) == (models.lease_until > self.now + HOUR)
+            assert abs(mine.lease_until - models.lease_until) < 100_000
         assert timeless(mine) == timeless(models)
 
-    def run(self, asked: Coroutine[Any, Any, Answer]) -> Answer:
+    def run(self, asked: Coroutine[Any, Any, Any]) -> Any:
         return self.runner.get_loop().run_until_complete(asked)
+
+
+EVERYTHING = """
+local read = {zset = {'ZRANGE', 0, -1, 'WITHSCORES'}, hash = {'HGETALL'}, stream = {'XLEN'}, string = {'GET'}}
+local all = {}
+for _, key in ipairs(redis.call('KEYS', '*')) do
+  local how = read[redis.call('TYPE', key).ok]
+  all[#all + 1] = {key, redis.call(how[1], key, unpack(how, 2))}
+end
+return all
+"""
 
 
 @pytest.fixture(scope="module")
@@ -293,10 +337,6 @@ def test_the_store_and_the_model_never_disagree(server: Server) -> None:
 
 
 # What the machine is written in.
-
-
-def each_once(some: list[Both]) -> list[Both]:
-    return list({(mine.name, mine.claim): (mine, models) for mine, models in some}.values())
 
 
 def by_name(tasks: Any) -> list[Task]:

@@ -75,7 +75,8 @@ def test_stopping_is_said_when_it_begins_and_nothing_after(program: Program, sys
     program.start(NOTIFY_SOCKET=systemd.address)
     assert systemd.hears() == "READY=1"
     assert program.stop() == 0
-    assert systemd.has_heard() == ["STOPPING=1"]
+    # The grace period of 20 s and 40 s more, whatever the unit allows.
+    assert systemd.has_heard() == ["STOPPING=1\nEXTEND_TIMEOUT_USEC=60000000"]
 
 
 def test_life_is_reported_again_and_again(program: Program, systemd: Systemd):
@@ -105,7 +106,13 @@ def test_without_a_watchdog_only_the_milestones_are_said(program: Program, syste
     program.start(NOTIFY_SOCKET=systemd.address)
     program.run("health")
     program.stop()
-    assert systemd.has_heard() == ["READY=1", "STOPPING=1"]
+    assert [said.splitlines()[0] for said in systemd.has_heard()] == ["READY=1", "STOPPING=1"]
+
+
+def test_a_socket_that_leads_nowhere_ends_no_daemon(program: Program):
+    program.start(NOTIFY_SOCKET="/nowhere/at/all")
+    assert program.stop() == 0
+    assert program.events("systemd_not_told")
 
 
 def test_a_socket_in_the_abstract_namespace_is_found(program: Program):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import anyio
 import pytest
@@ -17,6 +18,9 @@ from later.core.task import Status, Task
 from later.daemon.suspects import SUSPECT
 from tests.daemon.parts import EAGER, HOUR_MS, OWNER, PATIENT, Gate, Parts, Recorder, lasting, task
 from tests.waiting import wait_until
+
+CIRCLE: dict[str, object] = {}
+CIRCLE["again"] = CIRCLE
 
 
 def raising(error: Callable[[], BaseException]) -> Recorder:
@@ -128,6 +132,8 @@ async def test_an_unknown_action_fails_and_names_those_there_are(url: str) -> No
         (lambda: TimeoutError("theirs"), "TimeoutError: theirs"),
         (lambda: asyncio.CancelledError("a connection they share"), "CancelledError: a connection they share"),
         (lambda: RecursionError(), "RecursionError: "),
+        (lambda: SystemExit(0), "SystemExit: 0"),
+        (lambda: Unspeakable(), "Unspeakable: an error that cannot say what it is"),
     ],
 )
 async def test_an_action_may_raise_anything(url: str, error: Callable[[], BaseException], reason: str) -> None:
@@ -145,6 +151,52 @@ async def test_an_action_may_raise_anything(url: str, error: Callable[[], BaseEx
     assert [(entry["task"], entry["log_level"]) for entry in logs if entry["event"] == "action_broke"] == [
         ("ada/broken", "error")
     ] * 3
+
+
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise ValueError("not even this")
+
+
+@pytest.mark.parametrize("pause", ["120", 1.5, -5, float("nan"), float("inf"), 10**30, object()])
+async def test_an_action_may_ask_for_any_pause(url: str, pause: object) -> None:
+    recorder = raising(lambda: TemporaryFailure("busy", retry_after=pause))  # type: ignore[arg-type]
+    daemon = Parts(url, recorder, policy=replace(EAGER, attempts=2))
+    async with daemon.running():
+        await daemon.add(task("t"))
+        assert await daemon.settled(1) == {Status.FAILED: 1}
+        failed = await back_to(daemon, "t", Status.FAILED)
+    assert {failure.reason for failure in failed.failures} == {"busy"}
+
+
+@pytest.mark.parametrize(
+    ("receipt", "kept"),
+    [
+        (None, {"detail": "performed, without a receipt that can be kept"}),
+        ("250 ok", {"detail": "performed, without a receipt that can be kept"}),
+        (Receipt(detail="ok", data=[1, 2]), {"detail": "performed, without a receipt that can be kept"}),  # type: ignore[arg-type]
+        (Receipt(detail="ok", data=CIRCLE), {"detail": "performed, without a receipt that can be kept"}),
+        (Receipt(detail=7, data={}), {"detail": "7"}),  # type: ignore[arg-type]
+        (
+            Receipt(detail="ok", data={"at": Path("/here"), "raw": b"\xff"}),
+            {"detail": "ok", "at": "/here", "raw": r"b'\xff'"},
+        ),
+    ],
+)
+async def test_an_action_may_return_anything(url: str, receipt: object, kept: object) -> None:
+    class Careless(Recorder):
+        async def perform(self, task: Task) -> Receipt:
+            await super().perform(task)
+            return receipt  # type: ignore[return-value]
+
+    recorder = Careless()
+    daemon = Parts(url, recorder)
+    async with daemon.running():
+        await daemon.add(task("t"))
+        assert await daemon.settled(1) == {Status.COMPLETED: 1}
+        [past] = await daemon.past()
+    assert past.receipt == kept
+    assert recorder.times == {"t": 1}
 
 
 async def test_an_action_that_does_not_end_is_ended(url: str) -> None:

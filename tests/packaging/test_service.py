@@ -133,7 +133,7 @@ def test_a_persons_service_takes_over_from_the_background_and_comes_back_after_a
     assert "without `loginctl enable-linger ann` it only runs while you are logged in\n" in said
     assert "the service takes over" in said
     assert "first" in machine.run("later", "list", user="ann")
-    machine.run("later", "add", "second", "--in", "5s", user="ann")
+    machine.run("later", "add", "second", "--in", "5s", "--action", "inbox", user="ann")
 
     machine.cut_power()
     machine.boot()
