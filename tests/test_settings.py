@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from later.core.errors import InvalidSetting
-from later.settings import Settings, default_env_file, load, names
+from later.loading import default_env_file, load, names
+from later.settings import Settings
 from tests.program import Program
 
 EXAMPLE = Path(__file__).parent.parent / ".env.example"

@@ -20,11 +20,11 @@ DEMO_THOUGHT = "call mum"
 
 def run(env_file: str | None) -> int:
     """The daemon, with the settings of the file and the environment."""
-    from later import settings
+    from later import loading
 
     file = Path(env_file) if env_file is not None else None
     with _refusals():
-        chosen = settings.load(file)
+        chosen = loading.load(file)
 
         from later import wiring
 
@@ -52,10 +52,10 @@ def demo(audience: TextIO) -> int:
 
 def add(body: dict[str, Any]) -> dict[str, Any]:
     """A new thought straight into somebody's Redis, where no daemon answers."""
-    from later import settings
+    from later import loading
 
     with _refusals():
-        chosen = settings.load()
+        chosen = loading.load()
 
         from later import wiring
 

@@ -8,8 +8,9 @@ import sys
 
 import pytest
 
-from later import settings
+from later import loading
 from later.cli import COMMANDS, places
+from later.settings import Settings
 from tests.program import Program
 
 PROBE = """
@@ -82,7 +83,7 @@ def test_every_command_is_where_the_table_says() -> None:
 
 
 def test_the_command_line_knows_all_settings() -> None:
-    assert list(places.KNOWN) == settings.names()
+    assert list(places.KNOWN) == loading.names()
 
 
 @pytest.mark.parametrize(
@@ -111,15 +112,15 @@ def test_a_line_of_the_settings_file_means_what_the_daemon_reads(
     line: str, tmp_path: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    file = settings.default_env_file()
+    file = loading.default_env_file()
     file.parent.mkdir()
     file.write_text(f"{line}\n", encoding="utf-8")
     assert str(file) == places.env_file()
-    assert places.variable("LATER_TO") == settings.load().to
+    assert places.variable("LATER_TO") == loading.load().to
 
 
 @pytest.mark.parametrize("name", ["", "~/mine", "mine", "/srv/mine"])
 def test_the_state_directory_is_the_daemons(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     monkeypatch.setenv("LATER_STATE_DIR", name)
-    assert places.state_dir() == str(settings.Settings().state_dir)
+    assert places.state_dir() == str(Settings().state_dir)

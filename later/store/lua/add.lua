@@ -1,7 +1,8 @@
 #!lua
 -- add: keep a new task, unless its id is taken.
 -- KEYS  1 record  2 user  3 created  4 due  5 failed  6 outbox  7 running
--- ARGV  1 name  2 id  3 due ms, or '' for created  4 wake channel  5 queue  6 outbox limit  7… the record: field, value, …
+-- ARGV  1 name  2 id  3 due ms, or '' for created  4 wake channel  5 queue  6 outbox limit
+--       7… the record: field, value, …
 -- Returns {now µs, 'added' | 'replaced' | 'kept' | 'taken' | 'full'}
 --   replaced: a failed task had the id; its failure is in the outbox since it failed
 --   kept: a live task has the id and the same spec and queue; nothing is changed
