@@ -38,9 +38,11 @@ from later.daemon.diary import Diary
 from later.daemon.leases import Leases
 from later.daemon.manager import Manager
 from later.daemon.patience import Patience
+from later.daemon.performer import Performer
 from later.daemon.pool import Pool
 from later.daemon.serve import Loop, serve
 from later.daemon.settler import Settler
+from later.daemon.suspects import Suspects
 from later.daemon.systemd import Notifier
 from later.daemon.worker import Worker
 from later.settings import Settings
@@ -172,14 +174,13 @@ async def _serve(engine: Engine, embedded: EmbeddedServer | None, visitor: Visit
     settler = Settler(store, engine.rng)
     worker = Worker(
         store=store,
-        actions=engine.actions,
+        performer=Performer(engine.actions, timeout=settings.timeout_seconds),
         settler=settler,
         policy=settings.retry.policy(),
         rng=engine.rng,
-        timeout=settings.timeout_seconds,
         diary=Diary(engine.clock),
     )
-    pool = Pool(settings.workers, worker.work)
+    pool = Pool(settings.workers, Suspects(worker, store, engine.rng).work)
     leases = Leases(store, pool, engine.rng, lease=settings.lease)
     if embedded is not None:
         await leases.recover(every=True)  # nobody else can have used this server, so whoever held them is dead

@@ -36,7 +36,9 @@ class Program:
         }
         self.daemon: subprocess.Popen[bytes] | None = None
 
-    def run(self, *arguments: str, check: int | None = 0, timeout: float = 30, **env: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *arguments: str, check: int | None = 0, timeout: float = 30, **env: str
+    ) -> subprocess.CompletedProcess[str]:
         """One command to its end; `check` is the exit status that it must have (None: any)."""
         done = subprocess.run(
             [sys.executable, "-m", "later", *arguments],
@@ -100,7 +102,9 @@ class Program:
 
     def server_pid(self) -> int | None:
         """The embedded server's process, if there is one."""
-        found = [event for event in self.events() if event["event"] in ("embedded_server_started", "embedded_server_adopted")]
+        found = [
+            event for event in self.events() if event["event"] in ("embedded_server_started", "embedded_server_adopted")
+        ]
         return int(found[-1]["pid"]) if found else None
 
     def close(self) -> None:

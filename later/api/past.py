@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, get_args
+from typing import Annotated, get_args
 
 from fastapi import APIRouter, Query
 
+from later.api.answers import Answer
 from later.api.house import Caller, TheClient
 from later.api.schemas import PastStatus, Read, TaskList, task_json
-from later.api.tasks import Cursor, Limit
+from later.api.tasks import Limit
 
 router = APIRouter(prefix="/v1", tags=["past tasks"])
 
@@ -18,20 +19,20 @@ async def history(
     client: TheClient,
     caller: Caller,
     status: Annotated[list[PastStatus] | None, Query()] = None,
-    cursor: Cursor = None,
+    cursor: Annotated[str | None, Query(max_length=200)] = None,
     limit: Limit = 100,
-) -> dict[str, Any]:
+) -> Answer:
     """What came of your tasks, newest first; `status` may be given several times."""
     caller.require("read")
     rows, following = await client.history(status or get_args(PastStatus), cursor=cursor, limit=limit)
-    return {"tasks": [task_json(row) for row in rows], "next": following}
+    return Answer({"tasks": [task_json(row) for row in rows], "next": following})
 
 
 @router.get("/inbox", response_model=TaskList)
-async def inbox(client: TheClient, caller: Caller) -> dict[str, Any]:
+async def inbox(client: TheClient, caller: Caller) -> Answer:
     """Thoughts that have come and are not read yet, oldest first."""
     caller.require("read")
-    return {"tasks": [task_json(row) for row in await client.inbox()], "next": None}
+    return Answer({"tasks": [task_json(row) for row in await client.inbox()], "next": None})
 
 
 @router.post("/inbox/read")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import structlog
@@ -10,8 +9,8 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse
 
+from later.api.answers import Answer
 from later.core import errors
 from later.core.when import rfc3339
 
@@ -41,7 +40,7 @@ RETRY_AFTER_S = "1"
 log = structlog.get_logger()
 
 
-class Problem(JSONResponse):
+class Problem(Answer):
     """One sentence that says what was asked, what is wrong and what would work."""
 
     media_type = "application/problem+json"
@@ -49,10 +48,6 @@ class Problem(JSONResponse):
     def __init__(self, status: int, detail: str, headers: dict[str, str] | None = None, **more: Any) -> None:
         body = {"type": "about:blank", "title": TITLE.get(status, "Failed"), "status": status, "detail": detail, **more}
         super().__init__(body, status_code=status, headers=headers)
-
-    def render(self, content: Any) -> bytes:
-        # In ASCII: what is wrong may have been said in characters that UTF-8 refuses.
-        return json.dumps(content).encode()
 
 
 def install(app: FastAPI) -> None:

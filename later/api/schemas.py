@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from typing import Annotated, Any, Literal
 
@@ -16,6 +15,9 @@ from later.core.when import When, rfc3339
 
 LiveStatus = Literal[Status.CREATED, Status.PENDING, Status.RUNNING, Status.FAILED]
 PastStatus = Literal[Status.COMPLETED, Status.FAILED, Status.CANCELLED]
+LEVELS = 100
+"""How deep JSON may be nested: far from where reading it back would overflow."""
+
 Phrase = Annotated[str, StringConstraints(max_length=1000)]
 Address = Annotated[str, StringConstraints(max_length=ADDRESS_CHARACTERS)]
 Name = Annotated[str, StringConstraints(max_length=200)]
@@ -40,17 +42,17 @@ class Payload(Body):
         given = self.model_fields_set & {"text", "json_", "base64"}
         if len(given) != 1:
             raise ValueError("a payload has exactly one of text, json and base64")
-        if len(self._content()) > PAYLOAD_BYTES:
+        if self._size() > PAYLOAD_BYTES:
             raise ValueError(f"a payload has at most {PAYLOAD_BYTES:,} bytes")
         return self
 
-    def _content(self) -> bytes:
+    def _size(self) -> int:
         if self.base64 is not None:
             try:
-                return base64.b64decode(self.base64, validate=True)
-            except binascii.Error:
+                return len(base64.b64decode(self.base64, validate=True))
+            except ValueError:
                 raise ValueError("base64 is not valid base64") from None
-        return (self.text if self.text is not None else json.dumps(self.json_, ensure_ascii=False)).encode()
+        return len(self.text.encode()) if self.text is not None else size_as_json(self.json_)
 
 
 class Time(Body):
@@ -79,7 +81,7 @@ class TaskToAdd(Time):
 
     @model_validator(mode="after")
     def _options_within_bounds(self) -> TaskToAdd:
-        if self.options is not None and len(json.dumps(self.options)) > OPTIONS_BYTES:
+        if self.options is not None and size_as_json(self.options) > OPTIONS_BYTES:
             raise ValueError(f"options have at most {OPTIONS_BYTES:,} bytes")
         return self
 
@@ -218,6 +220,25 @@ def task_json(one: Task | Transition) -> dict[str, Any]:
         "started_at": _instant(past.started if past else None),
         "finished_at": _instant(past.at if past else None),
     }
+
+
+def size_as_json(value: Any) -> int:
+    """The bytes that it takes; raises ValueError where it is none that everybody can read."""
+    _check_depth(value, LEVELS)
+    try:
+        return len(json.dumps(value, ensure_ascii=False, allow_nan=False).encode())
+    except UnicodeEncodeError:
+        raise ValueError("a character is only half there (a lone surrogate); send it as UTF-8") from None
+    except ValueError:
+        raise ValueError("JSON has no NaN and no infinite number") from None
+
+
+def _check_depth(value: Any, left: int) -> None:
+    if not left:
+        raise ValueError(f"it is nested more than {LEVELS} levels deep")
+    if isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            _check_depth(inner, left - 1)
 
 
 def _instant(moment: Millis | None) -> str | None:

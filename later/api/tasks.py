@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
+from later.api.answers import Answer
 from later.api.house import Caller, TheClient, TheHouse
 from later.api.schemas import (
     AddedTask,
@@ -23,19 +24,17 @@ from later.core.task import LIVE
 router = APIRouter(prefix="/v1", tags=["tasks"])
 
 Limit = Annotated[int, Query(ge=1, le=1000)]
-Cursor = Annotated[str | None, Query(max_length=200)]
+Cursor = Annotated[str | None, Query(pattern="^[0-9]{1,15}$")]
 
 
 @router.post("/tasks", status_code=201, response_model=AddedTask)
-async def add(
-    body: TaskToAdd, client: TheClient, caller: Caller, house: TheHouse, response: Response
-) -> dict[str, Any]:
+async def add(body: TaskToAdd, client: TheClient, caller: Caller, house: TheHouse) -> Answer:
     """Keep a task. The same id with the same content again answers 200 and `kept`."""
     caller.require("write")
     added = await client.add(body.new_task())
-    response.status_code = 200 if added.kept else 201
     disposition = "kept" if added.kept else "replaced" if added.replaced else "created"
-    return {**task_json(added.task), "disposition": disposition, "kept_in": house.kept_in}
+    answer = {**task_json(added.task), "disposition": disposition, "kept_in": house.kept_in}
+    return Answer(answer, status_code=200 if added.kept else 201)
 
 
 @router.get("/tasks", response_model=TaskList)
@@ -45,11 +44,11 @@ async def list_live(
     status: Annotated[list[LiveStatus] | None, Query()] = None,
     cursor: Cursor = None,
     limit: Limit = 100,
-) -> dict[str, Any]:
+) -> Answer:
     """Your live tasks in due order; `status` may be given several times."""
     caller.require("read")
     page = await client.page(status or LIVE, cursor=cursor, limit=limit)
-    return {"tasks": [task_json(task) for task in page.tasks], "next": page.next}
+    return Answer({"tasks": [task_json(task) for task in page.tasks], "next": page.next})
 
 
 @router.post("/tasks:retry")
@@ -60,17 +59,17 @@ async def retry_all(client: TheClient, caller: Caller) -> dict[str, int]:
 
 
 @router.get("/tasks/{task_id}", response_model=TaskOut)
-async def get(task_id: str, client: TheClient, caller: Caller) -> dict[str, Any]:
+async def get(task_id: str, client: TheClient, caller: Caller) -> Answer:
     """A task, live or past."""
     caller.require("read")
-    return task_json(await client.get(task_id))
+    return Answer(task_json(await client.get(task_id)))
 
 
 @router.patch("/tasks/{task_id}", response_model=TaskOut)
-async def update(task_id: str, body: TaskChanges, client: TheClient, caller: Caller) -> dict[str, Any]:
+async def update(task_id: str, body: TaskChanges, client: TheClient, caller: Caller) -> Answer:
     """Change what is to be done; the time stays."""
     caller.require("write")
-    return task_json(await client.update(task_id, body.changes()))
+    return Answer(task_json(await client.update(task_id, body.changes())))
 
 
 @router.delete("/tasks/{task_id}", status_code=204)
@@ -82,28 +81,28 @@ async def delete(task_id: str, client: TheClient, caller: Caller) -> Response:
 
 
 @router.post("/tasks/{task_id}/schedule", response_model=TaskOut)
-async def schedule(task_id: str, body: NewTime, client: TheClient, caller: Caller) -> dict[str, Any]:
+async def schedule(task_id: str, body: NewTime, client: TheClient, caller: Caller) -> Answer:
     """Give a task another time."""
     caller.require("write")
-    return task_json(await client.schedule(task_id, body.when(), zone=body.zone))
+    return Answer(task_json(await client.schedule(task_id, body.when(), zone=body.zone)))
 
 
 @router.post("/tasks/{task_id}/snooze", response_model=TaskOut)
-async def snooze(task_id: str, body: Snooze, client: TheClient, caller: Caller) -> dict[str, Any]:
+async def snooze(task_id: str, body: Snooze, client: TheClient, caller: Caller) -> Answer:
     """Let a task come this much later from now; one that has come already comes again."""
     caller.require("write")
-    return task_json(await client.snooze(task_id, body.in_))
+    return Answer(task_json(await client.snooze(task_id, body.in_)))
 
 
 @router.post("/tasks/{task_id}/execute", response_model=TaskOut)
-async def execute(task_id: str, client: TheClient, caller: Caller) -> dict[str, Any]:
+async def execute(task_id: str, client: TheClient, caller: Caller) -> Answer:
     """Let a task come now."""
     caller.require("write")
-    return task_json(await client.execute(task_id))
+    return Answer(task_json(await client.execute(task_id)))
 
 
 @router.post("/tasks/{task_id}/retry", response_model=TaskOut)
-async def retry(task_id: str, client: TheClient, caller: Caller) -> dict[str, Any]:
+async def retry(task_id: str, client: TheClient, caller: Caller) -> Answer:
     """Try a failed task again, with all its attempts."""
     caller.require("write")
-    return task_json(await client.retry(task_id))
+    return Answer(task_json(await client.retry(task_id)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, TypeAlias
 
 import click
 
@@ -11,6 +11,9 @@ from later.cli import attention, http, options, output, places
 from later.cli.output import Refused
 
 DEFAULT_WITHIN, DEFAULT_AFTER = "14d", "24h"
+
+Kept: TypeAlias = tuple[dict[str, Any], http.Daemon | None]
+"""The task as it is kept now, and the daemon that said so, if there is one."""
 
 BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
 
@@ -41,15 +44,15 @@ def add(
     given = {"message": " ".join(text), "id": task_id, "action": action, "to": to, "hold": hold or None}
     body: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     timed = hold or any(value is not None for value in time.values())
-    task = _kept(body | options.said(**time)) if timed else _kept_at_random(body)
+    task, daemon = _kept(body | options.said(**time)) if timed else _kept_at_random(body)
     if as_json:
         output.show_json(task)
-        return
-    done = {"kept": "kept already", "replaced": "added again"}.get(task["disposition"], "added")
-    click.echo(
-        f'{done} {task["id"]}: "{output.one_line(task["message"])}" {_when(task, reveal=reveal)}, {output.how(task)}; '
-        f"kept in {task['kept_in']}"
-    )
+    else:
+        done = {"kept": "kept already", "replaced": "added again"}.get(task["disposition"], "added")
+        what = f'{task["id"]}: "{output.one_line(task["message"])}"'
+        click.echo(f"{done} {what} {_when(task, reveal=reveal)}, {output.how(task)}; kept in {task['kept_in']}")
+    if daemon is not None:
+        attention.call(daemon)
 
 
 def draw_id() -> str:
@@ -57,7 +60,7 @@ def draw_id() -> str:
     return "".join(BASE32[byte % 32] for byte in os.urandom(10))
 
 
-def _kept_at_random(body: dict[str, Any]) -> dict[str, Any]:
+def _kept_at_random(body: dict[str, Any]) -> Kept:
     within = places.variable("LATER_WITHIN") or DEFAULT_WITHIN
     after = places.variable("LATER_AFTER") or DEFAULT_AFTER
     try:
@@ -69,8 +72,8 @@ def _kept_at_random(body: dict[str, Any]) -> dict[str, Any]:
         raise Refused(sentence, status=2, problem=refusal.problem) from None
 
 
-def _kept(body: dict[str, Any]) -> dict[str, Any]:
-    """The task and where it is kept: by a daemon, by one started for it, or straight in somebody's Redis."""
+def _kept(body: dict[str, Any]) -> Kept:
+    """Keep it: by a daemon, by one started for it, or straight in somebody's Redis."""
     drawn = {"id": draw_id(), **body}
     try:
         return _asked(drawn)
@@ -82,25 +85,23 @@ def _kept(body: dict[str, Any]) -> dict[str, Any]:
         raise http.Unanswered(sentence, status=doubt.status, problem=doubt.problem) from None
 
 
-def _asked(body: dict[str, Any]) -> dict[str, Any]:
+def _asked(body: dict[str, Any]) -> Kept:
     daemon = http.find()
     if daemon is None and places.variable("LATER_REDIS_URL") and not places.variable("LATER_URL"):
         from later.cli import engine
 
-        return engine.add(body)
+        return engine.add(body), None
     if daemon is None:
         from later.cli import autostart
 
         daemon = autostart.start() if autostart.wanted() else http.daemon()
     try:
-        task: dict[str, Any] = daemon.ask("POST", "/v1/tasks", body).body
+        return daemon.ask("POST", "/v1/tasks", body).body, daemon
     except http.Unanswered as lost:
         daemon = http.find() if isinstance(lost.__cause__, ConnectionError) else None
         if daemon is None:
             raise
-        task = daemon.ask("POST", "/v1/tasks", body).body
-    attention.call(daemon)
-    return task
+        return daemon.ask("POST", "/v1/tasks", body).body, daemon
 
 
 def _when(task: dict[str, Any], *, reveal: bool) -> str:

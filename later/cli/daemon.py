@@ -13,7 +13,7 @@ import click
 from later.cli import attention, http, options, output, places
 from later.cli.output import Refused, unavailable
 
-HEALTH_S = 4.0
+HEALTH_S = 3.5
 """A health check has five seconds in all; starting Python is part of them."""
 
 STOP_S = 60.0

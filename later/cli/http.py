@@ -83,8 +83,11 @@ def daemon(patience: float = PATIENCE_S) -> Daemon:
         where = " nor ".join(str(door) for door in doors)
         if doors[0].url:
             raise unavailable(f"no daemon answers at {where}; start it there, or correct LATER_URL")
+        from later.cli import autostart
+
+        first = "`later add` something, " if autostart.wanted() else ""
         raise unavailable(
-            f"no daemon answers at {where}; start one: `later run` here, or `later service install` for good"
+            f"no daemon answers at {where}; start one: {first}`later run` here, or `later service install` for good"
         )
     return found
 

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -17,6 +17,7 @@ EXIT = {404: 3, 409: 4, 400: 2, 413: 2, 422: 2, 429: 69, 503: 69}
 UNAVAILABLE = 69
 
 GAP = "  "
+LEAST = 20
 
 BIDIRECTIONAL = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 """Characters that turn the order of what follows, so that a text shows as another one."""
@@ -44,9 +45,14 @@ def show_json(value: Any) -> None:
     click.echo(json.dumps(value, ensure_ascii=sys.stdout.encoding.lower() != "utf-8"))
 
 
+def instant(text: str) -> datetime:
+    """A moment of the API on the reader's own clock."""
+    return datetime.fromisoformat(text).astimezone()
+
+
 def moment(text: str) -> str:
-    """A moment of the API on the reader's own clock: `Wed 25 Nov, 10:14`; seconds where it is near, else the year."""
-    local = datetime.fromisoformat(text.replace("Z", "+00:00")).astimezone()
+    """A moment of the API for people: `Wed 25 Nov, 10:14`; with seconds where it is near, with the year where not."""
+    local = instant(text)
     now = datetime.now(local.tzinfo)
     soon = abs((local - now).total_seconds()) < 3600
     form = f"%a {local.day} %b" + ("" if local.year == now.year else " %Y") + (", %H:%M:%S" if soon else ", %H:%M")
@@ -64,8 +70,13 @@ def coming(task: dict[str, Any], *, reveal: bool) -> str:
         return "now"
     if task["status"] == "created" or task["due"] is None:
         return "not scheduled"
+    if instant(task["due"]) <= datetime.now(UTC):
+        return "now"
     if is_a_surprise(task) and not reveal:
-        return f"some time before {moment(task['window']['until'])}"
+        begin, end = task["window"]["from"], task["window"]["until"]
+        if instant(begin) > datetime.now(UTC):
+            return f"some time between {moment(begin)} and {moment(end)}"
+        return f"some time before {moment(end)}"
     return moment(task["due"])
 
 
@@ -85,11 +96,14 @@ def printable(text: str) -> str:
 def one_line(text: str, width: int = 60) -> str:
     """The text in one line; on a terminal of at most this width."""
     flat = printable(text.replace("\n", " ⏎ ")).replace("\t", " ")
-    return flat if len(flat) <= width or not sys.stdout.isatty() else flat[: width - 1] + "…"
+    return _cut(flat, width) if sys.stdout.isatty() else flat
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on a terminal, tab-separated lines without a heading in a pipe."""
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, whole: bool = False) -> None:
+    """A table on a terminal, tab-separated lines without a heading in a pipe.
+
+    The last column has what is left of the terminal's width, unless it is to be shown whole.
+    """
     if not sys.stdout.isatty():
         for row in rows:
             click.echo("\t".join(row))
@@ -97,9 +111,12 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     if not rows:
         return
     widths = [max(_width(cell) for cell in column) for column in zip(columns, *rows, strict=True)]
+    if not whole:
+        taken = sum(width + len(GAP) for width in widths[:-1])
+        widths[-1] = max(LEAST, _columns() - taken)
     click.echo(style(_aligned(columns, widths), bold=True))
     for row in rows:
-        click.echo(_aligned(row, widths))
+        click.echo(_aligned([*row[:-1], _cut(row[-1], widths[-1])], widths))
 
 
 def style(text: str, **looks: Any) -> str:
@@ -110,6 +127,21 @@ def style(text: str, **looks: Any) -> str:
 def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
     padded = (cell + " " * (width - _width(cell)) for cell, width in zip(cells, widths, strict=True))
     return GAP.join(padded).rstrip()
+
+
+def _columns() -> int:
+    """How wide the terminal is; one that does not say is taken for a common one."""
+    return os.get_terminal_size(sys.stdout.fileno()).columns or 80
+
+
+def _cut(text: str, width: int) -> str:
+    """The text, or as much of its beginning as this many columns hold."""
+    if len(text) <= width and _width(text) <= width:
+        return text
+    text = text[:width]
+    while _width(text) >= width:
+        text = text[:-1]
+    return f"{text}…"
 
 
 def _width(text: str) -> int:

@@ -8,7 +8,7 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import click
 
@@ -17,7 +17,7 @@ from later.cli.output import Refused
 
 SHELLS = click.argument("shell", type=click.Choice(("bash", "zsh", "fish")))
 
-# At a prompt nothing is started unless a marker is there. One that stays (the daemon is gone) is left alone for the
+# At a prompt nothing is started unless a marker is there. One that stays (the daemon was killed) is left alone for the
 # next prompts, so that a prompt is never slow twice in a row.
 POSIX = """\
 # New thoughts of Later at each prompt: this only looks for a file, and calls `later inbox` when it is there.
@@ -26,9 +26,9 @@ __later_prompt() {{
   local last=$?
   if (( __later_rest > 0 )); then
     __later_rest=$(( __later_rest - 1 ))
-  elif [[ {there} ]]; then
+  elif {there}; then
     {inbox} 2>/dev/null
-    if [[ {there} ]]; then __later_rest=20; fi
+    if {there}; then __later_rest=10; fi
   fi
   return $last
 }}
@@ -63,7 +63,7 @@ function __later_prompt --on-event fish_prompt
     else if {there}
         {inbox} 2>/dev/null
         if {there}
-            set -g __later_rest 20
+            set -g __later_rest 10
         end
     end
     return $last
@@ -81,14 +81,13 @@ def shell_init(shell: str) -> None:
       zsh   eval "$(later shell-init zsh)"     in ~/.zshrc
       fish  later shell-init fish | source     in ~/.config/fish/config.fish
     """
-    markers = [os.path.join(os.path.dirname(door.socket), "unread", _owner()) for door in places.doors() if door.socket]
-    if not markers:
+    sockets = [door.socket for door in places.doors() if door.socket]
+    if not sockets:
         raise Refused("LATER_URL names a daemon elsewhere, whose inbox no prompt can see; unset it here", status=2)
     if shell == "fish":
-        there = " || ".join(f"test -e {_fish_quoted(marker)}" for marker in markers)
-        snippet = FISH.format(there=there, inbox=_inbox(_fish_quoted))
+        snippet = FISH.format(there=_there(sockets, _fish_quoted, "test {}", "-a"), inbox=_inbox(_fish_quoted))
     else:
-        there = " || ".join(f"-e {shlex.quote(marker)}" for marker in markers)
+        there = _there(sockets, shlex.quote, "[[ {} ]]", "&&")
         snippet = {"bash": BASH, "zsh": ZSH}[shell].format(there=there, inbox=_inbox(shlex.quote))
     # As bytes: a path may be none that UTF-8 knows.
     click.echo(os.fsencode(snippet), nl=False)
@@ -111,6 +110,16 @@ def completion(shell: str) -> None:
     script = get_completion_class(shell)
     assert script is not None
     click.echo(script(cli, {}, "later", "_LATER_COMPLETE").source())
+
+
+def _there(sockets: Sequence[str], quoted: Callable[[str], str], test: str, conjunction: str) -> str:
+    """Whether the daemon that would be asked, which is the first whose socket is there, has a marker for us."""
+    tests, absent = [], ""
+    for socket in sockets:
+        marker = os.path.join(os.path.dirname(socket), "unread", _owner())
+        tests.append(test.format(f"{absent}-S {quoted(socket)} {conjunction} -e {quoted(marker)}"))
+        absent += f"! -S {quoted(socket)} {conjunction} "
+    return " || ".join(tests)
 
 
 def _inbox(quoted: Callable[[str], str]) -> str:

@@ -30,8 +30,8 @@ def list_(status: str | None, reveal: bool, as_json: bool) -> None:
     if as_json:
         output.show_json({"tasks": tasks, "next": None})
     elif status == "failed":
-        rows = [[task["id"], _cause(task), output.one_line(task["message"])] for task in tasks]
-        output.table(["id", "why", "text"], rows)
+        rows = [[task["id"], output.one_line(task["message"], 30), _cause(task)] for task in tasks]
+        output.table(["id", "text", "why"], rows, whole=True)
     else:
         if not (past or reveal):
             tasks.sort(key=_as_far_as_shown)
@@ -224,4 +224,4 @@ def _as_far_as_shown(task: dict[str, Any]) -> str:
 
 
 def _cause(task: dict[str, Any]) -> str:
-    return output.one_line(task["failures"][-1]["reason"] if task["failures"] else "unknown", 80)
+    return output.one_line(task["failures"][-1]["reason"] if task["failures"] else "unknown", 1000)

@@ -153,7 +153,10 @@ class Store(Protocol):
         """Prove a round trip."""
 
     async def add(self, task: Task) -> Added:
-        """Keep a new task. Raises IdTaken when other content has the id; a failed task of that id is replaced."""
+        """Keep a new task; a failed one of that id is replaced.
+
+        Raises IdTaken when other content has the id, Conflict while its owner's wish to end it is being carried out.
+        """
 
     async def claim(self, lane: Lane, *, limit: int, lease: Millis) -> Claim:
         """Take due tasks under a lease, oldest first."""

@@ -134,6 +134,8 @@ class RedisStore:
                 return Added(task=task, kept=False, replaced=answer == "replaced")
             case "kept":
                 return Added(task=await self.get(task.owner, task.id) or task, kept=True)
+            case "ending":
+                raise Conflict(f"{task.id!r} is about to end as cancelled; add it again once that is over")
             case "taken":
                 raise IdTaken(
                     f"{task.id!r} is another task already, and it stays; choose another id or change that task"

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 
+from later.cli import places
 from tests.cli.forked import forking
 from tests.program import Program, installed
+
+alone = pytest.mark.skipif(os.path.exists(places.SYSTEM_DIR), reason="this machine has a daemon for all its users")
+"""For tests of what happens where no daemon is found."""
 
 NOBODYS_PORT = "9"
 """Where no mail server listens."""

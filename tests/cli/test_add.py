@@ -111,6 +111,12 @@ def test_a_random_moment_stays_a_surprise(later: Program) -> None:
     assert later.json("get", "surprise")["due"] == task["due"]
 
 
+def test_a_window_that_has_not_begun_is_named_whole(later: Program) -> None:
+    window = later.json("add", "x", "--after", "40d", "--within", "90d", "--id", "whole")["window"]
+    begin, end = (f"{moment:%a} {moment.day} {moment:%b}" for moment in map(datetime.fromisoformat, window.values()))
+    assert re.search(rf"^when +some time between {begin}.* and {end}", later.run("get", "whole").stdout, re.M)
+
+
 def test_the_place_in_the_list_does_not_tell_it_either(later: Program) -> None:
     names = [f"later-{n}" for n in range(12)] + [f"sooner-{n}" for n in range(12)]
     for name in names:

@@ -12,8 +12,11 @@ from collections.abc import Iterator
 import pytest
 
 from tests.asking import status, tasks
+from tests.cli.conftest import alone
 from tests.program import Program, installed
 from tests.waiting import wait_until
+
+pytestmark = alone
 
 NOTICE = (
     "later: started a daemon in the background; it lasts until reboot, `later service install` makes it permanent\n"

@@ -80,7 +80,7 @@ def test_list_shows_one_state(later: Program) -> None:
 async def test_list_shows_why_tasks_have_failed(later: Program) -> None:
     await has_failed(later, "lost-mail")
     [line] = [line for line in later.run("list", "--status", "failed").stdout.splitlines() if "lost-mail" in line]
-    task_id, why, text = line.split("\t")
+    task_id, text, why = line.split("\t")
     assert (task_id, text) == ("lost-mail", "lost-mail")
     assert "127.0.0.1" in why
     assert len(why) > 20
@@ -140,7 +140,7 @@ def test_schedule_gives_another_time(later: Program) -> None:
     assert "comes Wed 1 Jan 2048, 00:00" in later.run("schedule", "open", "--at", "2048-01-01 00:00").stdout
     later.run("schedule", "open", "--in", "5d")
     assert abs(from_now(later, "open") - timedelta(days=5)) < A_MOMENT
-    assert "comes some time before " in later.run("schedule", "open", "--within", "9d", "--after", "8d").stdout
+    assert "comes some time between " in later.run("schedule", "open", "--within", "9d", "--after", "8d").stdout
     assert timedelta(days=8) < from_now(later, "open") + A_MOMENT
     assert from_now(later, "open") <= timedelta(days=9)
     assert later.json("schedule", "open", "--in", "1d", TZ="Asia/Tokyo")["zone"] == "Asia/Tokyo"

@@ -8,9 +8,12 @@ import sys
 import time
 
 from tests.asking import ask
+from tests.cli.conftest import alone
 from tests.program import Program
 from tests.terminal import Terminal
 from tests.waiting import wait_until
+
+pytestmark = alone
 
 
 def timed(program: Program, *words: str, check: int) -> tuple[str, float]:

@@ -18,7 +18,10 @@ from click.testing import CliRunner
 
 from later.cli import places
 from later.cli.output import Refused
+from tests.cli.conftest import alone
 from tests.program import Program, installed
+
+pytestmark = alone
 
 NOBODY_UID = 65_534
 TOKEN = "a-token-of-the-tests"
@@ -84,7 +87,7 @@ def test_nothing_but_add_starts_a_daemon(program: Program, words: list[str]) -> 
     done = program.run(*words, check=69, LATER_AUTOSTART="1")
     assert done.stderr == (
         f"later: no daemon answers at {program.state}/api.sock nor /run/later/api.sock; "
-        "start one: `later run` here, or `later service install` for good\n"
+        "start one: `later add` something, `later run` here, or `later service install` for good\n"
     )
     assert not program.state.exists()
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from later.cli import places
+from later.cli.shell import shell_init
 from tests.program import Program, installed
 from tests.terminal import Terminal
 from tests.waiting import wait_until
@@ -54,6 +59,7 @@ def run(shell: str, script: str, program: Program, **env: str) -> subprocess.Com
     )
 
 
+@functools.cache
 def snippet(shell: str, program: Program) -> Path:
     """The snippet, in a file to be sourced."""
     path = program.home / f"init.{shell}"
@@ -61,6 +67,7 @@ def snippet(shell: str, program: Program) -> Path:
     return path
 
 
+@functools.cache
 def marker(program: Program) -> Path:
     return program.state / "unread" / program.run("shell-init", "bash").stdout.split("/unread/")[1].split("'")[0]
 
@@ -113,13 +120,15 @@ def test_a_marker_that_stays_does_not_slow_every_prompt(shell: str, home: Progra
     (own / "unread").mkdir(parents=True)
     (own / "unread" / marker(home).name).touch()
     gone = {"LATER_STATE_DIR": str(own)}
+    with socket.socket(socket.AF_UNIX) as killed:
+        killed.bind(str(own / "api.sock"))
     script = home.run("shell-init", shell, **gone).stdout
     asked = home.home / f"asked-{shell}"
     fake = home.home / "fake"
     fake.write_text(f"#!/bin/sh\necho asked >>{asked}\nexit 69\n")
     fake.chmod(0o755)
     (home.home / "init").write_text(script.replace(sys.executable, str(fake)))
-    loop = "for i in (seq 15); __later_prompt; end" if shell == "fish" else "for i in {1..15}; do __later_prompt; done"
+    loop = "for i in (seq 11); __later_prompt; end" if shell == "fish" else "for i in {1..11}; do __later_prompt; done"
     run(shell, f"source {home.home / 'init'}; {loop}", home, **gone)
     assert asked.read_text() == "asked\n"
 
@@ -149,10 +158,33 @@ def test_sourcing_it_twice_changes_nothing(home: Program) -> None:
     assert done.stdout == "true;\n__later_prompt\n"
 
 
-def test_it_looks_in_the_own_and_in_the_system_directory(home: Program) -> None:
-    printed = home.run("shell-init", "fish").stdout
-    assert "test -e '/run/later/unread/" in printed
-    assert printed.count("test -e") == 4
+def test_a_daemon_that_was_stopped_is_not_asked(shell: str, home: Program) -> None:
+    own = home.home / f"stopped-{shell}"
+    (own / "unread").mkdir(parents=True)
+    (own / "unread" / marker(home).name).touch()
+    script = home.run("shell-init", shell, LATER_STATE_DIR=str(own)).stdout
+    (home.home / "init").write_text(script.replace(sys.executable, "/nowhere/python"))
+    done = run(shell, f"source {home.home / 'init'}; __later_prompt; echo $__later_rest", home)
+    assert done.stdout == "0\n"
+
+
+def test_the_system_daemon_counts_where_there_is_no_own_one(
+    shell: str, home: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, system = home.home / f"own-{shell}", home.home / f"system-{shell}"
+    monkeypatch.setattr(places, "SYSTEM_DIR", str(system))
+    monkeypatch.setenv("LATER_STATE_DIR", str(own))
+    script = CliRunner().invoke(shell_init, [shell]).output
+    (home.home / "init").write_text(script.replace(sys.executable, "/nowhere/python"))
+    asks = f"source {home.home / 'init'}; __later_prompt; echo $__later_rest"
+    (system / "unread").mkdir(parents=True)
+    (system / "unread" / marker(home).name).touch()
+    own.mkdir()
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as own_listener:
+        listener.bind(str(system / "api.sock"))
+        assert run(shell, asks, home).stdout == "10\n"
+        own_listener.bind(str(own / "api.sock"))
+        assert run(shell, asks, home).stdout == "0\n"
 
 
 def test_a_socket_elsewhere_has_its_markers_beside_it(home: Program) -> None:

@@ -66,10 +66,21 @@ async def test_no_color_is_respected(later: Program) -> None:
     assert ESCAPE not in on_a_terminal(later, "list", NO_COLOR="1").screen
 
 
-async def test_a_long_text_is_shortened_on_a_terminal_alone(later: Program) -> None:
-    add(later, "long", message="word " * 100)
-    assert "word…" in on_a_terminal(later, "list").screen
-    assert "word " * 99 in later.run("list").stdout
+@pytest.mark.parametrize("columns", [70, 100, 0])
+async def test_a_long_text_is_shortened_to_the_terminal_alone(later: Program, columns: int) -> None:
+    await nothing_waits(later)
+    add(later, "long", message="wörd東 " * 5000)
+    lines = on_a_terminal(later, "list", columns=columns, NO_COLOR="1").screen.splitlines()
+    assert len(lines) == 2
+    assert lines[1].endswith("…")
+    assert len(lines[1]) <= (columns or 80)
+    assert "wörd東 " * 4999 in later.run("list").stdout
+
+
+async def test_the_cause_of_a_failure_is_shown_whole(later: Program) -> None:
+    await one_waits(later)
+    [failure] = ask(later, "GET", "/v1/tasks/lost")["failures"]
+    assert failure["reason"] in on_a_terminal(later, "list", "--status", "failed", columns=40).screen
 
 
 async def test_an_empty_list_says_so(later: Program) -> None:
@@ -83,8 +94,9 @@ async def test_what_waits_is_said_once_on_a_terminal(later: Program) -> None:
     commands += [["update", "lost", "--message", "y"], ["list", "--json"], ["delete", "lost"]]
     for command in commands:
         screen = on_a_terminal(later, *command).screen
-        assert screen.count(UNREAD) == 1, command
-        assert screen.count(FAILED) == (command != ["delete", "lost"]), command
+        notices = UNREAD if command == ["delete", "lost"] else UNREAD + FAILED
+        assert screen.endswith(f"\n{notices}"), command
+        assert screen.count("unread thought") == 1, command
 
 
 async def test_it_is_said_on_stderr_and_never_in_a_pipe(later: Program) -> None:

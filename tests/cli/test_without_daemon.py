@@ -9,9 +9,12 @@ from collections.abc import Iterator
 import pytest
 
 from tests.asking import status
+from tests.cli.conftest import alone
 from tests.program import Program, installed
 from tests.servers import Server, served
 from tests.waiting import wait_until
+
+pytestmark = alone
 
 
 @pytest.fixture(scope="module")

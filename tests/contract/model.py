@@ -66,7 +66,9 @@ class ModelStore:
     async def add(self, task: Task) -> Added:
         there = self._ground.tasks.get((task.owner, task.id))
         if there is not None and there.status is not Status.FAILED:
-            if (there.spec, there.queue) == (task.spec, task.queue) and not there.cancel:
+            if there.cancel:
+                raise Conflict
+            if (there.spec, there.queue) == (task.spec, task.queue):
                 return Added(task=there, kept=True)
             raise IdTaken
         if len(self._ground.past) >= self._ground.outbox_limit:

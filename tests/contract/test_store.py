@@ -125,8 +125,10 @@ class TestAdd:
         await store.add(task)
         await claimed(store, lane)
         await store.move("ana", "milk", CANCEL)
-        with pytest.raises(IdTaken):
-            await store.add(task)
+        for same_or_other in (task, replace(task, message="bread")):
+            with pytest.raises(Conflict) as refusal:
+                await store.add(same_or_other)
+            assert not isinstance(refusal.value, IdTaken)
 
     async def test_owners_with_the_same_id_do_not_meet(self, store: Store, lane: Lane) -> None:
         hers, his = thought(due=LONG_AGO), thought(due=LONG_AGO + 1, owner="ana.b", message="his")

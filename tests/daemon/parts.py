@@ -22,8 +22,10 @@ from later.core.task import Millis, Status, Task
 from later.daemon.diary import Diary
 from later.daemon.leases import Leases
 from later.daemon.manager import Manager
+from later.daemon.performer import Performer
 from later.daemon.pool import Pool
 from later.daemon.settler import Settler
+from later.daemon.suspects import Suspects
 from later.daemon.worker import Worker
 from later.settings import Settings
 from later.store.base import Movement
@@ -150,14 +152,13 @@ class Parts:
         self.settler = Settler(self.store, self.rng)
         self.worker = Worker(
             store=self.store,
-            actions=registry,
+            performer=Performer(registry, timeout=timeout),
             settler=self.settler,
             policy=policy,
             rng=self.rng,
-            timeout=timeout,
             diary=Diary(self.clock),
         )
-        self.pool = Pool(workers, self.worker.work)
+        self.pool = Pool(workers, Suspects(self.worker, self.store, self.rng).work)
         self.leases = Leases(self.store, self.pool, self.rng, lease=lease)
         self.managers = [
             Manager(

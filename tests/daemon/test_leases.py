@@ -9,6 +9,7 @@ import anyio
 from structlog.testing import capture_logs
 
 from later.core.task import Status
+from later.store.base import Held
 from later.store.embedded import EmbeddedServer
 from tests.daemon.parts import OWNER, Gate, Parts, Recorder, lasting, plain, task
 from tests.waiting import wait_until
@@ -143,6 +144,23 @@ async def test_after_a_server_that_froze_nobody_loses_a_lease(server: EmbeddedSe
         os.kill(pid, signal.SIGCONT)
         assert await one.settled(10) == {Status.COMPLETED: 10}
     assert set(recorder.times.values()) == {1}
+
+
+async def test_a_recovery_that_was_under_way_as_the_server_froze_takes_no_lease(server: EmbeddedServer) -> None:
+    one = Parts(server.url, Recorder(), lease=LEASE_MS)
+    other = Parts(server.url, Recorder(), lease=LEASE_MS, holder="there:2:0")
+    async with one.reachable(), other.reachable(), plain(server.url) as client:
+        pid = int((await client.info("server"))["process_id"])
+        await other.leases.recover(every=True)  # so that the server knows the script
+        await wait_until(lambda: other.store.steady_for() * 1000 > LEASE_MS)
+        await one.add(task("t"))
+        claimed = await one.claim_one()
+        os.kill(pid, signal.SIGSTOP)
+        async with anyio.create_task_group() as under_way:
+            under_way.start_soon(other.leases.recover)
+            await anyio.sleep(2 * LEASE_MS / 1000)
+            os.kill(pid, signal.SIGCONT)
+        assert list(await one.store.extend([claimed], lease=LEASE_MS)) == [Held.KEPT]
 
 
 async def test_the_leases_of_an_earlier_boot_are_recovered_at_once(url: str) -> None:

@@ -83,7 +83,7 @@ class TestDead:
     async def test_a_claim_whose_reply_came_too_late_is_found_again(
         self, mortal: Server, world: ServerWorld, lane: Lane, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("later.store.calls.REPLY_S", 0.1)
+        monkeypatch.setattr("later.store.calls.REPLY_S", 0.5)
         store = await world.store()
         await store.claim(lane, limit=1, lease=HOUR)  # the server knows the script
         await store.add(thought(due=LONG_AGO))
@@ -108,13 +108,16 @@ class TestDead:
         assert [task.id for task in (await store.claim(lane, limit=1, lease=HOUR)).tasks] == ["milk"]
 
     async def test_a_user_who_may_not_is_told_so(self, raw: redis.Redis, on_server: Server) -> None:
-        await raw.acl_setuser("bob", enabled=True, passwords=["+secret"], keys=["later:*"], commands=["+ping"])
-        for credentials, words in (("bob:secret", "no permissions"), ("bob:wrong", "WRONGPASS|invalid username")):
-            url = on_server.url.replace("unix://", f"unix://{credentials}@")
-            store = RedisStore(url, clock=Clock(), holder="one")
-            async with store.session():
-                with pytest.raises(StoreUnavailable, match=f"the store refuses this user: .*({words})"):
-                    await store.open()
+        async with user(raw, "+ping"):
+            for credentials, words in (("bob:secret", "no permissions"), ("bob:wrong", "WRONGPASS|invalid username")):
+                store = as_user(on_server, credentials)
+                async with store.session():
+                    with (
+                        capture_logs() as logs,
+                        pytest.raises(StoreUnavailable, match=f"the store refuses this user: .*({words})"),
+                    ):
+                        await store.open()
+                assert [entry["event"] for entry in logs] == ["store_lost"]  # whoever waits for it is told why
 
 
 class TestWaiting:
@@ -269,6 +272,23 @@ class TestPartitions:
         assert (await store.counts())["failed"] == 0
 
 
+async def test_it_describes_the_server_as_far_as_it_may(store: RedisStore, raw: redis.Redis, on_server: Server) -> None:
+    everything = await store.describe()
+    assert everything["kind"] in ("valkey", "redis")
+    assert int(str(everything["compatible"]).partition(".")[0]) >= 7
+    assert (everything["role"], everything["appendonly"], everything["maxmemory"]) == ("master", "no", "0")
+    assert everything["memory"] > 0
+    async with user(raw, "+@all", "-config"):
+        limited = as_user(on_server, "bob:secret")
+        async with limited.session():
+            await limited.open()
+            with capture_logs() as logs:
+                described = await limited.describe()
+    assert described["version"] == everything["version"]
+    assert "appendonly" not in described
+    assert logs == []
+
+
 async def test_an_address_that_is_none_is_refused_by_the_settings_name() -> None:
     for url in ("http://example.org", "localhost:6379", "redis://host:port", ""):
         with pytest.raises(InvalidSetting, match="LATER_REDIS_URL is not a usable address"):
@@ -350,6 +370,20 @@ TROUBLES: dict[str, tuple[Trouble, str]] = {
     "without disk": (without_disk, "MISCONF"),
     "busy": (busy, "BUSY"),
 }
+
+
+@asynccontextmanager
+async def user(raw: redis.Redis, *commands: str) -> AsyncIterator[None]:
+    """A user `bob` who may give these commands only."""
+    await raw.acl_setuser("bob", enabled=True, passwords=["+secret"], keys=["*"], channels=["*"], commands=commands)
+    try:
+        yield
+    finally:
+        await raw.acl_deluser("bob")
+
+
+def as_user(server: Server, credentials: str) -> RedisStore:
+    return RedisStore(server.url.replace("unix://", f"unix://{credentials}@"), clock=Clock(), holder="one")
 
 
 @asynccontextmanager

@@ -13,7 +13,7 @@ from later.store import keys
 from later.store.base import Movement
 from later.store.keys import Lane
 from later.store.redis import RedisStore
-from tests.contract.world import HOUR, ServerWorld, completed, retried, thought
+from tests.contract.world import HOUR, ServerWorld, retried, thought
 from tests.waiting import wait_until
 
 LONG_AGO = 1_700_000_000_000
@@ -74,14 +74,23 @@ async def test_a_task_that_is_moved_to_the_head_is_told(store: RedisStore, told:
     assert await told() == ["default", "default"]
 
 
-async def test_what_a_worker_or_a_crash_puts_back_is_not_told(store: RedisStore, lane: Lane, told: Told) -> None:
-    """The daemon that puts it back knows, and any other finds it at its next look."""
-    for task_id in ("a", "b", "c"):
+async def test_what_is_put_back_as_the_new_head_is_told(store: RedisStore, lane: Lane, told: Told) -> None:
+    for task_id in ("a", "b"):
         await store.add(thought(task_id, due=LONG_AGO))
     a, b = (await store.claim(lane, limit=2, lease=HOUR)).tasks
+    await told()
+    await store.settle([retried(a, LONG_AGO + 1)])
+    assert await told() == [lane.queue]
+    await store.settle([retried(b, LONG_AGO + 2)])
+    assert await told() == []  # it stands behind
+
+
+async def test_what_a_crash_left_is_told(store: RedisStore, lane: Lane, told: Told) -> None:
+    await store.add(thought("a", due=LONG_AGO))
     await store.claim(lane, limit=1, lease=0)
     await told()
-    await store.settle([retried(a, LONG_AGO), completed(b)])
+    await store.recover(lane, limit=10)
+    assert await told() == [lane.queue]
     await store.recover(lane, limit=10)
     assert await told() == []
 

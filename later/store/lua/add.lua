@@ -3,10 +3,11 @@
 -- KEYS  1 record  2 user  3 created  4 due  5 failed  6 outbox  7 running
 -- ARGV  1 name  2 id  3 due ms, or '' for created  4 wake channel  5 queue  6 outbox limit
 --       7… the record: field, value, …
--- Returns {now µs, 'added' | 'replaced' | 'kept' | 'taken' | 'full'}
+-- Returns {now µs, 'added' | 'replaced' | 'kept' | 'taken' | 'ending' | 'full'}
 --   replaced: a failed task had the id; its failure is in the outbox since it failed
 --   kept: a live task has the id and the same spec and queue; nothing is changed
---   taken: also by one whose end was asked for, and by a record that is in no state and so would never be performed
+--   taken: also by a record that is in no state, and so would never be performed
+--   ending: the owner has asked for the end of the task that has the id
 local record, user, created, due, failed, outbox, running = unpack(KEYS)
 local name, id, at, channel, queue = unpack(ARGV)
 local time = redis.call('TIME')
@@ -22,8 +23,8 @@ if redis.call('EXISTS', record) == 1 then
     local kept = redis.pcall('HMGET', record, 'spec', 'queue', 'cancel')
     local live = redis.call('ZSCORE', created, name) or redis.call('ZSCORE', due, name)
     live = live or redis.call('ZSCORE', running, name)
-    local same = live and kept[1] == given.spec and kept[2] == given.queue and not kept[3]
-    return {string.format('%.0f', now), same and 'kept' or 'taken'}
+    local same = live and kept[1] == given.spec and kept[2] == given.queue
+    return {string.format('%.0f', now), kept[3] and 'ending' or same and 'kept' or 'taken'}
   end
 end
 if redis.call('XLEN', outbox) >= tonumber(ARGV[6]) then
@@ -42,7 +43,7 @@ if at == '' then
 else
   redis.call('ZADD', user, at, id)
   redis.call('ZADD', due, at, name)
-  if not head or tonumber(at) < tonumber(head) then redis.call('PUBLISH', channel, queue) end
+  if not head or tonumber(at) < tonumber(head) then redis.pcall('PUBLISH', channel, queue) end
 end
 if answer == 'replaced' then redis.call('ZREM', failed, name) end
 return {string.format('%.0f', now), answer}

@@ -55,7 +55,7 @@ if to == 'pending' then
   local head = redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')[2]
   redis.call('ZADD', user, at, id)
   redis.call('ZADD', due, at, name)
-  if not head or tonumber(at) < tonumber(head) then redis.call('PUBLISH', channel, queue) end
+  if not head or tonumber(at) < tonumber(head) then redis.pcall('PUBLISH', channel, queue) end
 elseif to == 'created' then
   redis.call('ZADD', created, now, name)
 end

@@ -3,7 +3,7 @@
 -- KEYS  1 due  2 running  3 quarantine
 -- ARGV  1 root  2 limit  3 '' for leases that have ended, '+inf' for all: only where no holder can be alive
 -- Returns {now µs, how many, end of the next lease ms or false}
---   The claim number is dropped from the record, so whoever held the lease settles nothing any more.
+--   The claim number is dropped from the record, so whoever held the lease settles nothing any more. Wakes who waits.
 local due, running, quarantine = unpack(KEYS)
 local root, limit, bound = unpack(ARGV)
 local time = redis.call('TIME')
@@ -26,4 +26,5 @@ for _, name in ipairs(ended) do
   end
   redis.call('ZREM', running, name)
 end
+if #ended > 0 then redis.pcall('PUBLISH', root .. 'wake', string.sub(due, #root + #'due:' + 1)) end
 return {string.format('%.0f', now_us), #ended, redis.call('ZRANGE', running, 0, 0, 'WITHSCORES')[2] or false}

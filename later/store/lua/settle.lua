@@ -7,8 +7,10 @@
 -- Returns {now µs, 'done' | 'already' | 'stale' | 'gone' | 'quarantined', …}, one for each item
 --   already: this claim was settled before and the task has not been claimed since
 --   A task whose owner asked for its end does not get a next time: it ends as cancelled.
+--   Wakes who waits for the queue when a next time becomes its head.
 local due, running, failed, quarantine, outbox = unpack(KEYS)
 local root = ARGV[1]
+local queue = string.sub(due, #root + #'due:' + 1)
 local time = redis.call('TIME')
 local now_us = time[1] * 1000000 + time[2]
 local now = math.floor(now_us / 1000)
@@ -35,8 +37,10 @@ local function settle(name, number, status, next_due, changes, entry)
   if next_due ~= '' or status == 'failed' then
     if changes ~= '' then redis.call('HSET', record, unpack(cjson.decode(changes))) end
     if next_due ~= '' then
+      local head = redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')[2]
       redis.call('ZADD', due, next_due, name)
       redis.pcall('ZADD', user, next_due, id)
+      if not head or tonumber(next_due) < tonumber(head) then redis.pcall('PUBLISH', root .. 'wake', queue) end
     else
       redis.call('ZADD', failed, now, name)
     end
