@@ -309,4 +309,6 @@ def _mail_can_go_out(settings: Settings) -> bool:
 
 def _without_secrets(url: str) -> str:
     parts = urlsplit(url)
+    if parts.scheme == "unix":
+        return parts.path
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()

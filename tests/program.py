@@ -1,4 +1,4 @@
-"""Runs the real program: `python -m later …`, in a state directory of its own, with nothing of the caller's settings."""
+"""Runs the real program, `python -m later …`, in a home of its own, with nothing of the caller's settings."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from later.actions.base import PermanentFailure, Receipt
+from later.actions.display import harmless
 from later.actions.registry import Surroundings
 from later.core.errors import InvalidTask
 from later.core.task import Task
@@ -27,11 +28,7 @@ class ConsoleAction:
         if self._audience is None:
             raise PermanentFailure("nobody would see it: this daemon has no terminal")
         late = max(0, self._now() - (task.due or 0))
-        self._audience.write(f'delivered {task.id}: "{printable(task.message)}" {late} ms after its time\n')
+        text = harmless(task.message).replace("\n", r"\n")
+        self._audience.write(f'delivered {task.id}: "{text}" {late} ms after its time\n')
         self._audience.flush()
         return Receipt(detail="printed on the daemon's terminal")
-
-
-def printable(text: str) -> str:
-    """The text with everything that would steer a terminal made visible."""
-    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)

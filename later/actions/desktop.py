@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import html
 import os
-import re
 import shutil
 import sys
 from asyncio.subprocess import DEVNULL, PIPE
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from later.actions.base import PermanentFailure, Receipt, TemporaryFailure
+from later.actions.display import harmless
 from later.actions.registry import Surroundings
 from later.core.errors import InvalidTask
 from later.core.task import Task
@@ -44,8 +44,6 @@ APPLE_SCRIPT = b"""on run argv
 end run
 """
 
-# Everything that steers a display, the directions of writing included; line breaks and tabs are harmless here.
-_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 # The only refusal that is about this text. An unknown method or object may be a service that is still starting.
 INVALID = "org.freedesktop.DBus.Error.InvalidArgs"
@@ -85,7 +83,7 @@ class DesktopAction:
             raise InvalidTask("a notification appears on your own desktop, so it takes no address; leave --to out")
 
     async def perform(self, task: Task) -> Receipt:
-        text = _harmless(task.message).strip()
+        text = harmless(task.message).strip()
         try:
             async with asyncio.timeout(self._patience):
                 return await (_tell_mac(*_halves(text)) if ON_MAC else self._tell_bus(text))
@@ -160,7 +158,7 @@ async def _call(
     except (OSError, EOFError) as error:
         raise TemporaryFailure(f"the session bus hung up: {error!r}") from None
     if reply.message_type is MessageType.ERROR:
-        reason = _harmless(f"{of} refused {member}: {reply.error_name}: {' '.join(map(str, reply.body))}")
+        reason = harmless(f"{of} refused {member}: {reply.error_name}: {' '.join(map(str, reply.body))}")
         raise (PermanentFailure if reply.error_name == INVALID else TemporaryFailure)(reason)
     if reply.signature != answer:
         raise TemporaryFailure(f"{of} answered {member} with {reply.signature!r} instead of {answer!r}")
@@ -183,7 +181,7 @@ async def _tell_mac(summary: str, body: str) -> Receipt:
         if script.returncode is None:
             script.kill()
     if script.returncode:
-        raise TemporaryFailure(f"osascript failed: {_harmless(complaint.decode(errors='replace')).strip()}")
+        raise TemporaryFailure(f"osascript failed: {harmless(complaint.decode(errors='replace')).strip()}")
     return Receipt(detail="shown on the desktop")
 
 
@@ -193,8 +191,3 @@ def _halves(text: str) -> tuple[str, str]:
     if len(first) <= SUMMARY_CHARACTERS:
         return first, rest
     return first[: SUMMARY_CHARACTERS - 1].rstrip() + "…", text
-
-
-def _harmless(text: str) -> str:
-    """The text with everything that would steer a display made visible."""
-    return _STEERING.sub(lambda sign: repr(sign[0])[1:-1], text.replace("\r\n", "\n"))

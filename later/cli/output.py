@@ -16,8 +16,6 @@ EXIT = {404: 3, 409: 4, 400: 2, 413: 2, 422: 2, 429: 69, 503: 69}
 
 UNAVAILABLE = 69
 
-GAP = "  "
-LEAST = 20
 
 BIDIRECTIONAL = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 """Characters that turn the order of what follows, so that a text shows as another one."""
@@ -96,7 +94,7 @@ def printable(text: str) -> str:
 def one_line(text: str, width: int = 60) -> str:
     """The text in one line; on a terminal of at most this width."""
     flat = printable(text.replace("\n", " ⏎ ")).replace("\t", " ")
-    return _cut(flat, width) if sys.stdout.isatty() else flat
+    return flat if len(flat) <= width or not sys.stdout.isatty() else f"{flat[: width - 1]}…"
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, whole: bool = False) -> None:
@@ -110,49 +108,19 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, whole: bool 
         return
     if not rows:
         return
-    widths = [max(_width(cell) for cell in column) for column in zip(columns, *rows, strict=True)]
-    if not whole:
-        taken = sum(width + len(GAP) for width in widths[:-1])
-        widths[-1] = max(LEAST, _columns() - taken)
-    click.echo(style(_aligned(columns, widths), bold=True))
-    for row in rows:
-        click.echo(_aligned([*row[:-1], _cut(row[-1], widths[-1])], widths))
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
-
-def style(text: str, **looks: Any) -> str:
-    """The text with these looks, unless NO_COLOR asks for none; click takes them away in a pipe."""
-    return text if os.environ.get("NO_COLOR") else click.style(text, **looks)
-
-
-def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
-    padded = (cell + " " * (width - _width(cell)) for cell, width in zip(cells, widths, strict=True))
-    return GAP.join(padded).rstrip()
-
-
-def _columns() -> int:
-    """How wide the terminal is; one that does not say is taken for a common one."""
-    return os.get_terminal_size(sys.stdout.fileno()).columns or 80
-
-
-def _cut(text: str, width: int) -> str:
-    """The text, or as much of its beginning as this many columns hold."""
-    if len(text) <= width and _width(text) <= width:
-        return text
-    text = text[:width]
-    while _width(text) >= width:
-        text = text[:-1]
-    return f"{text}…"
-
-
-def _width(text: str) -> int:
-    """How many columns of a terminal the text takes."""
-    if text.isascii():
-        return len(text)
-    from unicodedata import combining, east_asian_width
-
-    return sum(
-        0 if combining(sign) or sign in "\u200d\ufe0f" else 1 + (east_asian_width(sign) in "WF") for sign in text
+    drawn = Table(
+        box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="" if os.environ.get("NO_COLOR") else "bold"
     )
+    for column in columns[:-1]:
+        drawn.add_column(column, no_wrap=True)
+    drawn.add_column(columns[-1], no_wrap=not whole, overflow="fold" if whole else "ellipsis")
+    for row in rows:
+        drawn.add_row(*map(Text, row))
+    Console(highlight=False).print(drawn)
 
 
 def _is_harmless(sign: str) -> bool:

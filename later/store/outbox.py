@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import groupby
 
 import structlog
 
+from later.core.errors import StoreFull
 from later.core.past import Transition
 from later.store import codec, keys
 from later.store.calls import Calls
@@ -53,8 +55,9 @@ class RedisOutbox:
     async def _quarantine(self, partition: int, key: str, fields: dict[str, str]) -> None:
         found_at, _, _ = key.partition("-")
         entry = json.dumps({"outbox": key, **fields}, ensure_ascii=False)
-        await self._calls.command("ZADD", keys.quarantine(partition), found_at, entry)
-        await self._calls.command("XDEL", keys.outbox(partition), key)
+        with suppress(StoreFull):  # it stays where it is, and those behind it go on
+            await self._calls.command("ZADD", keys.quarantine(partition), found_at, entry)
+            await self._calls.command("XDEL", keys.outbox(partition), key)
 
     async def forget(self, transitions: Sequence[Transition]) -> None:
         """Delete what is kept elsewhere."""

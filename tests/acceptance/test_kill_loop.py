@@ -75,6 +75,34 @@ def test_nothing_is_lost_however_often_it_is_killed() -> None:
     assert left <= KEPT_FOR_GOOD
 
 
+def test_the_judge_sees_what_is_wrong() -> None:
+    diary = Diary(
+        acknowledged={"fine": "a", "twice": "b", "never": "c", "odd": "d"},
+        meant_for={"fine": 1000, "twice": 1000, "never": 1000, "odd": 1000},
+        unsure={"e"},
+        kills=[(1500, "daemon")],
+    )
+
+    def arrival(delivery_id: str, at: float, claim: int, text: str = "") -> Arrival:
+        return Arrival(text=text, delivery_id=delivery_id, claim=claim, at=at)
+
+    early, asked_again, first, second = (
+        arrival("odd", 999, 1),
+        arrival("odd", 1200, 2),
+        arrival("twice", 1400, 1),
+        arrival("twice", 1600, 2),
+    )
+    third, unasked = arrival("twice", 1700, 2), arrival("nobody", 2000, 9)
+    unsure = arrival("perhaps", 2000, 9, text="e")
+    report = judge(diary, [early, asked_again, arrival("fine", 1000, 1), first, second, third, unasked, unsure])
+    assert report.lost == ["never"]
+    assert report.early == [early]
+    assert report.duplicates == {0: 1}
+    assert report.unexplained == [(early, asked_again), (second, third)]
+    assert report.stale == [(second, third)]
+    assert report.of_nobody == [unasked]
+
+
 @contextmanager
 def program(mails: Mailbox) -> Iterator[Program]:
     settings = {"LATER_WORKERS": str(WORKERS), "LATER_LEASE_SECONDS": "10", **mails.settings}

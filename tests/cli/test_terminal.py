@@ -48,8 +48,9 @@ async def test_a_table_on_a_terminal_and_plain_text_in_a_pipe(later: Program) ->
     add(later, "short", at="2045-11-25 10:14", message="東京 calls")
     add(later, "a-longer-id", at="2045-11-25 10:15")
     screen = on_a_terminal(later, "list").screen
-    heading, *rows = screen.splitlines()
-    assert heading == f"{ESCAPE}[1mid           status   when                    how            text{ESCAPE}[0m"
+    heading, *rows = [line.rstrip() for line in re.sub(rf"{ESCAPE}\[[0-9;]*m", "", screen).splitlines()]
+    assert f"{ESCAPE}[1m" in screen
+    assert heading == "id           status   when                    how            text"
     assert rows == [
         "short        pending  Sat 25 Nov 2045, 10:14  in your inbox  東京 calls",
         "a-longer-id  pending  Sat 25 Nov 2045, 10:15  in your inbox  a-longer-id",
@@ -80,7 +81,9 @@ async def test_a_long_text_is_shortened_to_the_terminal_alone(later: Program, co
 async def test_the_cause_of_a_failure_is_shown_whole(later: Program) -> None:
     await one_waits(later)
     [failure] = ask(later, "GET", "/v1/tasks/lost")["failures"]
-    assert failure["reason"] in on_a_terminal(later, "list", "--status", "failed", columns=40).screen
+    screen = on_a_terminal(later, "list", "--status", "failed", columns=40, NO_COLOR="1").screen
+    lines = [line[-28:].strip() for line in screen.splitlines()]
+    assert failure["reason"].replace(" ", "") in "".join(lines).replace(" ", "")
 
 
 async def test_an_empty_list_says_so(later: Program) -> None:

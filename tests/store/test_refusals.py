@@ -272,6 +272,29 @@ class TestPartitions:
         assert (await store.counts())["failed"] == 0
 
 
+async def test_without_the_right_to_wake_everything_else_goes_on(
+    raw: redis.Redis, on_server: Server, lane: Lane
+) -> None:
+    """New users may use no channel unless it is said; a wake-up is only a hint."""
+    async with user(raw, "+@all"):
+        await raw.acl_setuser("bob", enabled=True, reset_channels=True)
+        store = as_user(on_server, "bob:secret")
+        async with store.session():
+            await store.open()
+            await store.add(thought(due=LONG_AGO))
+            [task] = (await store.claim(lane, limit=1, lease=HOUR)).tasks
+            await store.settle([retried(task, LONG_AGO)])
+            [task] = (await store.claim(lane, limit=1, lease=0)).tasks
+            assert (await store.recover(lane, limit=1)).count == 1
+            [task] = (await store.claim(lane, limit=1, lease=HOUR)).tasks
+            await store.settle([failed(task)])
+            assert (await store.add(thought(due=LONG_AGO))).replaced
+            await store.move("ana", "milk", Movement(states=EVERYWHERE, to=Status.CREATED))
+            await store.move("ana", "milk", Movement(states=EVERYWHERE, to=Status.PENDING, due=LONG_AGO))
+            counts = await store.counts()
+    assert {name: count for name, count in counts.items() if count} == {"pending": 1, "outbox": 1}
+
+
 async def test_it_describes_the_server_as_far_as_it_may(store: RedisStore, raw: redis.Redis, on_server: Server) -> None:
     everything = await store.describe()
     assert everything["kind"] in ("valkey", "redis")
