@@ -208,7 +208,7 @@ class RedisStore:
                 keys.running(lane.partition, lane.queue),
                 keys.quarantine(lane.partition),
             ],
-            [keys.root(lane.partition), limit, "+inf" if every else ""],
+            [keys.root(lane.partition), limit, "+inf" if every else self.now()],
         )
         return Recovered(count=count, next_end=codec.score(next_end))
 

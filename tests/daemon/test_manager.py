@@ -65,6 +65,22 @@ async def test_a_retry_wakes_the_manager(url: str) -> None:
     assert second.early_ms <= 0
 
 
+async def test_what_a_stopping_daemon_puts_back_wakes_the_others(url: str) -> None:
+    recorder = Recorder()
+    stopping, other = Parts(url, cut_off := Recorder(Gate())), Parts(url, recorder, holder="there:2:0")
+    async with other.working(), anyio.create_task_group() as managers:
+        async with stopping.working():
+            await stopping.add(task("t"))
+            await stopping.manager.tick()
+            await wait_until(lambda: cut_off.at_once == 1)
+            await managers.start(other.manager.run)
+            await asleep(other)
+        await other.settled(1, within=5)
+        managers.cancel_scope.cancel()
+    [start] = recorder.starts
+    assert (start.task.attempts, start.task.crashes) == (0, 0)
+
+
 async def test_a_wake_up_that_is_lost_costs_no_more_than_one_look(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(manager, "PEEK_S", 0.3)
     recorder = Recorder()

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- recover: put tasks whose lease has ended back to due, at their old place, with one crash more.
 -- KEYS  1 due  2 running  3 quarantine
--- ARGV  1 root  2 limit  3 '' for leases that have ended, '+inf' for all: only where no holder can be alive
+-- ARGV  1 root  2 limit  3 the caller's idea of now in ms, or '+inf' for all leases: only where no holder can be alive
 -- Returns {now µs, how many, end of the next lease ms or false}
 --   The claim number is dropped from the record, so whoever held the lease settles nothing any more. Wakes who waits.
 local due, running, quarantine = unpack(KEYS)
@@ -9,7 +9,8 @@ local root, limit, bound = unpack(ARGV)
 local time = redis.call('TIME')
 local now_us = time[1] * 1000000 + time[2]
 local now = math.floor(now_us / 1000)
-if bound == '' then bound = now end
+-- A call that lay before a frozen server must not take what ended meanwhile: the holders were frozen out as well.
+if bound ~= '+inf' then bound = math.min(now, bound) end
 
 local ended = redis.call('ZRANGE', running, '-inf', bound, 'BYSCORE', 'LIMIT', 0, limit)
 for _, name in ipairs(ended) do
