@@ -130,6 +130,8 @@ class Puppet:
         self.most_open = max(self.open, self.most_open)
         command: str | None = "GREETING"
         while command and (answer := self.answers.get(command, "502 what?")):
+            if command == "QUIT":
+                self.open -= 1  # before the answer: with that the other side may begin another talk
             writer.write(answer.encode("utf-8", "surrogateescape") + b"\r\n")
             if command == "QUIT":
                 break
@@ -137,7 +139,7 @@ class Puppet:
         if command and self.answers.get(command, "") is None:
             await reader.read()
         writer.close()
-        self.open -= 1
+        self.open -= command != "QUIT"
 
     async def _hear(self, reader: asyncio.StreamReader, *, in_text: bool) -> str | None:
         if in_text:

@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -196,13 +198,19 @@ def _until_it_waits(pid: int) -> None:
     """Until the process sleeps in a call that waits for a socket."""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
-        sockets = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+        sockets = list(_open_files(pid))
         with open(f"/proc/{pid}/stat") as stat:
             state = stat.read().rpartition(")")[2].split()[0]
         if state == "S" and any(name.startswith("socket:") for name in sockets):
             return
         time.sleep(0.01)
     raise AssertionError("it never waited")
+
+
+def _open_files(pid: int) -> Iterator[str]:
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with suppress(FileNotFoundError):  # it was closed just now
+            yield os.readlink(f"/proc/{pid}/fd/{fd}")
 
 
 def test_it_is_a_module_too(later: Program) -> None:
