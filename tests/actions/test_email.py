@@ -113,6 +113,8 @@ class Puppet:
         self.heard: list[str] = []
         self.open = 0
         self.most_open = 0
+        self.gate = asyncio.Event()  # what it waits for before it takes a mail
+        self.gate.set()
         self._talks: list[asyncio.Task[None]] = []
 
     @asynccontextmanager
@@ -130,6 +132,8 @@ class Puppet:
         self.most_open = max(self.open, self.most_open)
         command: str | None = "GREETING"
         while command and (answer := self.answers.get(command, "502 what?")):
+            if command == "DOT":
+                await self.gate.wait()
             if command == "QUIT":
                 self.open -= 1  # before the answer: with that the other side may begin another talk
             writer.write(answer.encode("utf-8", "surrogateescape") + b"\r\n")
@@ -406,9 +410,13 @@ async def test_a_reason_is_one_clean_line_without_the_recipient() -> None:
 
 async def test_no_more_than_eight_connections_are_open_at_a_time() -> None:
     puppet = Puppet()
+    puppet.gate.clear()
     async with puppet.listening() as port:
         action = an_action(port)
-        await asyncio.gather(*(action.perform(a_task()) for _ in range(3 * CONNECTIONS)))
+        sending = asyncio.gather(*(action.perform(a_task()) for _ in range(3 * CONNECTIONS)))
+        await wait_until(lambda: puppet.heard.count("DOT") == CONNECTIONS)
+        puppet.gate.set()
+        await sending
     assert puppet.heard.count("QUIT") == 3 * CONNECTIONS
     assert puppet.most_open == CONNECTIONS
 
