@@ -15,6 +15,7 @@ from later.actions.registry import Surroundings
 from later.core.errors import InvalidTask
 from later.core.task import Status, Task
 from later.settings import Settings
+from tests.terminal import a_pty
 
 
 def a_task(message: str = "Call Anna", to: str | None = None) -> Task:
@@ -38,7 +39,7 @@ def surroundings(audience: TextIO | None = None) -> Surroundings:
 @pytest.fixture
 def terminal() -> Iterator[tuple[TextIO, int]]:
     """A terminal as the daemon sees it, and the end at which a person would read."""
-    screen, keyboard = os.openpty()
+    screen, keyboard = a_pty()
     with os.fdopen(keyboard, "w", encoding="utf-8") as audience:
         yield audience, screen
     os.close(screen)

@@ -33,7 +33,7 @@ async def test_a_thought_waits_there_for_a_daemon(later: Program, server: Server
     done = later.run("add", "patience", "--in", "0s", "--id", "patience")
     assert done.stdout.startswith('added patience: "patience" comes ')
     assert done.stdout.endswith(
-        f", in your inbox; kept in Redis at unix:{server.socket}, where it waits for a daemon: `later run`\n"
+        f", in your inbox; kept in Redis at {server.socket}, where it waits for a daemon: `later run`\n"
     )
     assert done.stderr == ""
     assert not later.state.exists()
