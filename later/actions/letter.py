@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email import message_from_bytes
+from email.errors import MessageError
 from email.header import Header
 from email.message import EmailMessage
 from email.policy import SMTP as SMTP_POLICY
@@ -19,6 +20,7 @@ from later.core.task import Millis, Task
 
 SUBJECT_CHARACTERS = 68
 NO_SUBJECT = "A task from Later"
+CROOKED = "the mail does not read back as it was meant, so it was not sent"
 
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
@@ -74,7 +76,10 @@ def write(task: Task, *, sender: str, recipient: str, now: Millis) -> Letter:
     for name, value in headers.items():
         message[name] = value if value.isascii() else Header(value, "utf-8", header_name=name).encode()
     message.set_payload(encodebytes(body).decode())
-    content = message.as_bytes()
+    try:
+        content = message.as_bytes()
+    except MessageError:  # newer Pythons see for themselves that a header holds another one
+        raise PermanentFailure(CROOKED) from None
     _prove(content, headers=headers, recipient=recipient, body=body)
     return Letter(sender=sender, recipient=recipient, message_id=message_id, content=content)
 
@@ -97,4 +102,4 @@ def _prove(content: bytes, *, headers: Mapping[str, str], recipient: str, body: 
     found = [(name, str(value)) for name, value in read.items()]
     addresses = [address.addr_spec for address in read["To"].addresses]
     if found != list(headers.items()) or addresses != [recipient] or read.get_payload(decode=True) != body:
-        raise PermanentFailure("the mail does not read back as it was meant, so it was not sent")
+        raise PermanentFailure(CROOKED)

@@ -7,7 +7,7 @@ import datetime as dt
 import ipaddress
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from email import message_from_bytes
 from email.policy import SMTP as POLICY
@@ -92,7 +92,8 @@ async def a_server(postbox: Postbox, *, tls: ssl.SSLContext | None = None, **opt
     for talk in talks:
         talk.cancel()
     for transport in [way for protocol in made for way in (protocol.transport, protocol._original_transport) if way]:
-        transport.abort()
+        with suppress(AttributeError):  # of a TLS one that has gone already, up to Python 3.11.2
+            transport.abort()
     await asyncio.gather(*talks, return_exceptions=True)
 
 

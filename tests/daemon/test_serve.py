@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 
 from later.daemon.pool import Attempt, Pool
 from later.daemon.serve import Loop, serve
+from tests.acceptance.api import Api
 from tests.acceptance.sink import Sink, sink
 from tests.daemon.parts import task
 from tests.program import Program, installed
@@ -161,7 +162,7 @@ def program(arrivals: Sink) -> Iterator[Program]:
 
 async def test_what_is_running_may_finish(program: Program, arrivals: Sink) -> None:
     program.start()
-    program.run("add", "wait for the gate", "--in", "0s", "--id", "t", "--action", "sink")
+    add(program, "t", "wait for the gate")
     arrivals.wait_for("begun", 1)
     assert program.daemon is not None
     program.daemon.send_signal(signal.SIGTERM)
@@ -179,7 +180,7 @@ async def test_what_is_running_may_finish(program: Program, arrivals: Sink) -> N
 
 def test_what_outlasts_the_grace_is_put_back_uncounted(program: Program, arrivals: Sink) -> None:
     program.start(LATER_GRACE_SECONDS="0.2")
-    program.run("add", "wait for the gate", "--in", "0s", "--id", "t", "--action", "sink")
+    add(program, "t", "wait for the gate")
     arrivals.wait_for("begun", 1)
     assert program.stop() == 0
     assert program.events("attempts_put_back")[0]["count"] == 1
@@ -195,8 +196,8 @@ def test_what_outlasts_the_grace_is_put_back_uncounted(program: Program, arrival
 def test_the_second_signal_stops_at_once_and_loses_nothing(program: Program, arrivals: Sink) -> None:
     program.start()
     for each in ("a", "b"):
-        program.run("add", "wait for the gate", "--in", "0s", "--id", each, "--action", "sink")
-    program.run("add", "later", "--in", "1h", "--id", "c", "--action", "sink")
+        add(program, each, "wait for the gate")
+    add(program, "c", "later", due_in="1h")
     arrivals.wait_for("begun", 2)
     daemon = program.daemon
     assert daemon is not None
@@ -211,3 +212,8 @@ def test_the_second_signal_stops_at_once_and_loses_nothing(program: Program, arr
     assert sorted(line["id"] for line in arrivals.lines("done")) == ["a", "b"]
     assert [each["id"] for each in program.json("list")["tasks"]] == ["c"]
     assert program.stop() == 0
+
+
+def add(program: Program, task_id: str, message: str, *, due_in: str = "0s") -> None:
+    api = Api(program.state / "api.sock")
+    api.add(id=task_id, message=message, action="sink", **{"in": due_in})
