@@ -94,7 +94,7 @@ def _asked(body: dict[str, Any]) -> Kept:
     if daemon is None:
         from later.cli import autostart
 
-        daemon = autostart.start() if autostart.wanted() else http.daemon()
+        daemon = autostart.start() if places.may_start_one() else http.daemon()
     try:
         return daemon.ask("POST", "/v1/tasks", body).body, daemon
     except http.Unanswered as lost:

@@ -21,13 +21,6 @@ LOOK_EVERY_S = 0.02
 LOG_BYTES = 1024 * 1024
 
 
-def wanted() -> bool:
-    """Whether a daemon may be started: nobody has said where another one is, and it is not switched off."""
-    off = (places.variable("LATER_AUTOSTART") or "1").lower() in ("0", "false", "no", "off")
-    elsewhere = places.variable("LATER_URL") or places.variable("LATER_REDIS_URL") or os.path.exists(places.SYSTEM_DIR)
-    return not off and not elsewhere
-
-
 def start() -> http.Daemon:
     """A daemon in the background; of several callers at once one starts it and the others wait for it."""
     state_dir = Path(places.state_dir())

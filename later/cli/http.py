@@ -83,9 +83,7 @@ def daemon(patience: float = PATIENCE_S) -> Daemon:
         where = " nor ".join(str(door) for door in doors)
         if doors[0].url:
             raise unavailable(f"no daemon answers at {where}; start it there, or correct LATER_URL")
-        from later.cli import autostart
-
-        first = "`later add` something, " if autostart.wanted() else ""
+        first = "`later add` something, " if places.may_start_one() else ""
         raise unavailable(
             f"no daemon answers at {where}; start one: {first}`later run` here, or `later service install` for good"
         )

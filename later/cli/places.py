@@ -105,6 +105,13 @@ def absolute(path: str) -> str:
     return os.path.abspath(os.path.expanduser(path))
 
 
+def may_start_one() -> bool:
+    """Whether a daemon may be started: nobody has said where another one is, and it is not switched off."""
+    off = (variable("LATER_AUTOSTART") or "1").lower() in ("0", "false", "no", "off")
+    elsewhere = variable("LATER_URL") or variable("LATER_REDIS_URL") or os.path.exists(SYSTEM_DIR)
+    return not off and not elsewhere
+
+
 def zone() -> str | None:
     """The caller's time zone by its IANA name, if this machine tells it."""
     named = os.environ.get("TZ", "").lstrip(":")

@@ -107,11 +107,9 @@ def test_add_does_not_start_one_where_a_url_names_one(program: Program) -> None:
 
 def test_add_does_not_start_one_where_the_machine_has_one(here: Path) -> None:
     (here / "run").mkdir()
-    from later.cli import autostart
-
-    assert not autostart.wanted()
+    assert not places.may_start_one()
     (here / "run").rmdir()
-    assert autostart.wanted()
+    assert places.may_start_one()
 
 
 def test_a_daemon_of_the_machine_that_is_down_is_missed(here: Path) -> None:
