@@ -19,6 +19,7 @@ from tests.acceptance.api import Api
 from tests.acceptance.sink import Sink, sink
 from tests.daemon.parts import Parts, Recorder, lasting, plain, task
 from tests.program import Program, installed
+from tests.proxy import between
 from tests.servers import served
 from tests.waiting import wait_until
 
@@ -160,6 +161,25 @@ async def test_connections_that_are_cut_are_made_again(url: str) -> None:
     assert [start.task.id for start in recorder.starts if start.early_ms > 0] == []
     told = [entry["event"] for entry in logs if entry["event"] in ("store_lost", "store_back")]
     assert told == ["store_lost", "store_back"] * (len(told) // 2)
+
+
+async def test_replies_that_are_late_or_lost_do_no_harm(url: str) -> None:
+    recorder = Recorder(lasting(0.02))
+    async with between(url) as line:
+        daemon = Parts(line.url, recorder)
+        async with daemon.running():
+            begin = daemon.store.now() + 300
+            await daemon.add(*(task(f"{at}", due=begin + 15 * at) for at in range(60)))
+            line.delay_s = 0.04
+            while daemon.store.now() < begin + 900:
+                await anyio.sleep(0.11)
+                line.drop()
+            await wait_until(lambda: len(recorder.finished) == 60 and daemon.pool.attempts == [])
+            line.delay_s = 0
+            assert Counter([one.task.id for one in await daemon.past()]) == {f"{at}": 1 for at in range(60)}
+    assert set(recorder.times.values()) == {1}
+    assert {start.task.crashes for start in recorder.starts} == {0}
+    assert [start.task.id for start in recorder.starts if start.early_ms > 0] == []
 
 
 async def test_after_an_outage_the_daemon_hears_of_sooner_tasks_again(url: str) -> None:
