@@ -20,7 +20,7 @@ class RetryPolicy:
     within: Millis
     base: Millis
     cap: Millis
-    crashes: int = 5
+    crashes: int = 10  # five met innocent tasks when daemons were killed every few seconds
 
     def exhausted(self, *, attempts: int, began: Millis, next_at: Millis) -> bool:
         """Whether an attempt at `next_at` would be one too many or too late."""

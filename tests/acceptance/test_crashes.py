@@ -79,8 +79,8 @@ async def test_a_task_that_kills_its_daemon_fails_and_takes_none_of_its_neighbou
             **{(each, "completed"): 1 for each in neighbours},
         }
         [failure] = next(one["failures"] for one in past if one["id"] == "poison")
-        assert failure["reason"] == "5 daemons ended while performing it, so it is not tried again"
-        assert daemons == 6
+        assert failure["reason"] == "10 daemons ended while performing it, so it is not tried again"
+        assert daemons == 11
         assert program.stop() == 0
 
 

@@ -222,7 +222,7 @@ async def test_what_has_ended_too_many_daemons_is_not_performed(url: str) -> Non
         failed = await back_to(daemon, "t", Status.FAILED)
         assert await daemon.past_of("innocent") == [Status.COMPLETED]
     assert [failure.reason for failure in failed.failures] == [
-        "5 daemons ended while performing it, so it is not tried again"
+        "10 daemons ended while performing it, so it is not tried again"
     ]
     assert recorder.times == {"innocent": 1}
     assert failed.attempts == 0
