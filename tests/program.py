@@ -26,7 +26,6 @@ class Program:
         self.state = home / "state"
         self.env = {
             "PATH": os.environ["PATH"],
-            "PYTHONPATH": "/tmp/mine/p3",
             "HOME": str(home),
             "LANG": "C.UTF-8",
             "TZ": "UTC",

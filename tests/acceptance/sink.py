@@ -75,7 +75,7 @@ class Sink:
     @property
     def settings(self) -> Mapping[str, str]:
         """What a daemon must be told to find it."""
-        return {"PYTHONPATH": "/tmp/mine/p3:" + str(self._home / "plugin"), "SINK": str(self._home)}
+        return {"PYTHONPATH": str(self._home / "plugin"), "SINK": str(self._home)}
 
     def open_gate(self) -> None:
         """Let those go on that wait for it, now and from now on."""
