@@ -1,0 +1,27 @@
+"""Goes through the store's keys, a page at a time; whoever comes back with the cursor goes on where the page ended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from later.core.errors import Conflict
+from later.store.calls import Calls
+
+
+class Walk:
+    """What SCAN promises: a key that is there from beginning to end comes at least once, in the server's own order."""
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+
+    async def page(self, pattern: str, *, cursor: str | None, looked_at: int) -> tuple[Sequence[str], str | None]:
+        """Keys like this glob pattern among the next so many, and where the walk goes on (None: that was all).
+
+        Raises Conflict where the server has been started anew since the cursor was given: its order is another now.
+        """
+        server = (await self._calls.command("INFO", "server"))["run_id"]
+        begun, _, place = (cursor or f"{server}.0").rpartition(".")
+        if begun != server:
+            raise Conflict("the store was restarted in the meantime; begin again")
+        following, found = await self._calls.command("SCAN", place, "MATCH", pattern, "COUNT", looked_at)
+        return found, None if int(following) == 0 else f"{server}.{following}"
