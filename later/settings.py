@@ -20,7 +20,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from later.core.errors import LaterError
 from later.core.retry import RetryPolicy
-from later.core.task import Millis, check_owner, check_queue
+from later.core.task import LONGEST_LEASE, Millis, check_owner, check_queue
 from later.core.when import parse_duration, parse_zone
 
 PREFIX = "LATER_"
@@ -143,7 +143,7 @@ class Settings(BaseSettings):
         description="how long before a due time the daemon makes itself ready",
     )
     lease_seconds: float = Field(
-        30.0, ge=1, le=3600, description="how soon another daemon takes over a dead one's tasks"
+        30.0, ge=1, le=LONGEST_LEASE / 1000, description="how soon another daemon takes over a dead one's tasks"
     )
     timeout_seconds: float = Field(60.0, gt=0, le=86_400, description="how long one attempt may take")
     grace_seconds: float = Field(

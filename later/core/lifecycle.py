@@ -64,6 +64,7 @@ class Settlement:
     due: Millis | None
     attempts: int
     crashes: int
+    blamed: int
     failures: tuple[Failure, ...]
     started: Millis | None = None
     receipt: Receipt | None = None
@@ -73,7 +74,7 @@ def judge(task: Task, policy: RetryPolicy) -> Outcome | None:
     """What is already decided about a claimed task before it is performed; None means: perform it."""
     if task.cancel:
         return Withdrawn()
-    if task.crashes >= policy.crashes:
+    if task.blamed >= policy.blamed:
         return NotPerformed(
             reason=f"{task.crashes} daemons ended while performing it, so it is not tried again",
             permanent=True,
@@ -97,6 +98,7 @@ def settle(
         due=task.due if task.due is not None else now,
         attempts=task.attempts,
         crashes=task.crashes,
+        blamed=task.blamed,
         failures=task.failures,
         started=started,
     )
@@ -126,6 +128,7 @@ def _after_failure(
         due=None if over else next_at,
         attempts=attempts,
         crashes=task.crashes if settlement.started is None else 0,
+        blamed=task.blamed if settlement.started is None else 0,
         failures=failures,
     )
 

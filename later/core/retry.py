@@ -12,15 +12,15 @@ from later.core.task import Millis
 class RetryPolicy:
     """Capped exponential backoff with full jitter, under two budgets; whichever ends first ends the trying.
 
-    `attempts` counts performances, `within` runs from the nominal moment, `crashes` counts leases that ended without
-    a word: those are never charged to the attempts.
+    `attempts` counts performances, `within` runs from the nominal moment, `blamed` counts leases that ended without a
+    word while the task was performed alone: those are never charged to the attempts.
     """
 
     attempts: int
     within: Millis
     base: Millis
     cap: Millis
-    crashes: int = 10  # five met innocent tasks when daemons were killed every few seconds
+    blamed: int = 4  # by chance three met innocent tasks when daemons were killed every few seconds
 
     def exhausted(self, *, attempts: int, began: Millis, next_at: Millis) -> bool:
         """Whether an attempt at `next_at` would be one too many or too late."""

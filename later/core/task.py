@@ -17,6 +17,9 @@ OWNER = re.compile(r"[A-Za-z0-9._@+-]{1,64}")
 ID = re.compile(r"[A-Za-z0-9._:-]{1,200}")
 QUEUE = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
+LONGEST_LEASE: Millis = 600_000
+"""Leases are extended while their holder lives, so none needs to be long."""
+
 MESSAGE_BYTES = 64 * 1024
 PAYLOAD_BYTES = 256 * 1024
 OPTIONS_BYTES = 16 * 1024
@@ -73,6 +76,7 @@ class Task:
 
     `uid` is drawn when the task is added or replaced, so that a reused id is never mistaken for its predecessor.
     `due` is when it starts now, `nominal` when it was meant to start; only the first is moved by snoozing and retries.
+    `crashes` counts leases that ended without a word, `blamed` those of them that can have had no other cause.
     """
 
     owner: str
@@ -96,6 +100,7 @@ class Task:
     updated: Millis = 0
     attempts: int = 0
     crashes: int = 0
+    blamed: int = 0
     claim: int = 0
     holder: str = ""
     cancel: bool = False

@@ -1,56 +1,77 @@
-"""Tasks that may end daemons are performed one at a time, so that none is blamed for what its neighbour does."""
+"""Tasks that may end daemons are kept apart, so that none is blamed for what its neighbour does."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
-from later.core.task import Millis
+from later.core.errors import StoreUnavailable
+from later.core.task import Millis, Task
 from later.daemon.pool import Attempt
 from later.daemon.worker import Worker
-from later.store.base import Store
+from later.store.base import Held, Store
 
 SUSPECT = 2
 """After one crash all are tried again side by side; after a second one of them may be to blame."""
+COMPANY = 8
+"""How many suspects are performed at a time. One that crashes in such company as well is then performed alone."""
 ASIDE_MS: Millis = 2_000
 """How long, at most, a suspect stands aside before it asks again."""
 
 
 class Suspects:
-    """Stands before the worker: lets one suspect in and puts the others aside."""
+    """Stands before the worker: lets few suspects in at a time and puts the others aside."""
 
-    def __init__(self, worker: Worker, store: Store, rng: random.Random) -> None:
+    def __init__(self, worker: Worker, store: Store, rng: random.Random, *, lease: Millis) -> None:
         self._worker = worker
         self._store = store
         self._rng = rng
-        self._here = 0
-        self._left = asyncio.Event()
+        self._lease = lease
+        self._room = COMPANY
+        self._aside = 0
+        self._all_aside = asyncio.Event()
 
     async def work(self, attempt: Attempt) -> None:
-        """`Worker.work`, for a suspect when it is alone."""
-        if attempt.task.crashes < SUSPECT:
+        """`Worker.work`, for a suspect when there is room for it."""
+        task = attempt.task
+        if task.crashes < SUSPECT:
             await self._worker.work(attempt)
-            return
-        async with self._alone() as alone:
-            if alone:
-                await self._worker.work(attempt)
-            else:
-                aside = self._rng.randint(ASIDE_MS // 2, ASIDE_MS)
-                await self._worker.put_aside(attempt.task, self._store.now() + aside)
+        elif (share := _share(task)) > self._room:
+            await self._put_aside(task)
+        else:
+            self._room -= share
+            try:
+                await self._work_apart(attempt)
+            finally:
+                self._room += share
 
-    @asynccontextmanager
-    async def _alone(self) -> AsyncIterator[bool]:
-        """Inside, whether this one may be performed; if so, all others have been put back by then."""
-        self._here += 1
-        first = self._here == 1
+    async def _work_apart(self, attempt: Attempt) -> None:
+        await asyncio.sleep(0)  # those of the same claim begin in the same turn of the event loop
+        while self._aside:  # whoever still has a lease would share in a crash
+            self._all_aside.clear()
+            await self._all_aside.wait()
+        if _share(attempt.task) < COMPANY or await self._held_alone(attempt.task):
+            await self._worker.work(attempt)
+        else:
+            await self._put_aside(attempt.task)
+
+    async def _held_alone(self, task: Task) -> bool:
+        """Whether the store has noted that a crash from now on is this task's own."""
         try:
-            await asyncio.sleep(0)  # those of the same claim begin in the same turn of the event loop
-            while first and self._here > 1:
-                self._left.clear()
-                await self._left.wait()
-            yield first
+            return await self._store.extend([task], lease=self._lease, alone=True) != [Held.LOST]
+        except StoreUnavailable:
+            return False
+
+    async def _put_aside(self, task: Task) -> None:
+        self._aside += 1
+        try:
+            await self._worker.put_aside(task, self._store.now() + self._rng.randint(ASIDE_MS // 2, ASIDE_MS))
         finally:
-            self._here -= 1
-            self._left.set()
+            self._aside -= 1
+            if not self._aside:
+                self._all_aside.set()
+
+
+def _share(task: Task) -> int:
+    """How much of the room it takes."""
+    return 1 if task.crashes == SUSPECT else COMPANY

@@ -67,7 +67,7 @@ class Movement:
     nominal: Millis | None = None
     window: Window | None = None
     spec: Spec | None = None
-    afresh: bool = False  # attempts, crashes and failures begin at none again
+    afresh: bool = False  # attempts, crashes, blame and failures begin at none again
     version: int | None = None
 
 
@@ -164,8 +164,11 @@ class Store(Protocol):
     async def adopt(self, lane: Lane) -> Sequence[Task]:
         """The tasks that are claimed in this holder's name: more than it knows of, where a claim's reply was lost."""
 
-    async def extend(self, tasks: Sequence[Task], *, lease: Millis) -> Sequence[Held]:
-        """Let the leases of claimed tasks end this much later from now."""
+    async def extend(self, tasks: Sequence[Task], *, lease: Millis, alone: bool = False) -> Sequence[Held]:
+        """Let the leases of claimed tasks end this much later from now.
+
+        `alone`: each is performed alone from now on, so that a crash under this claim can be blamed on it.
+        """
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
         """Record what came of claimed tasks, each for itself, all in one step."""

@@ -73,6 +73,7 @@ def pack_changes(settlement: Settlement) -> str:
         [
             "attempts", str(settlement.attempts),
             "crashes", str(settlement.crashes),
+            "blamed", str(settlement.blamed),
             "failures", _dump([[failure.at, failure.reason] for failure in settlement.failures]),
         ]
     )  # fmt: skip
@@ -105,7 +106,7 @@ def pack_movement(movement: Movement) -> tuple[str, str]:
         else:
             changes += ["window", pack_window(movement.window)]
     if movement.afresh:
-        drop += ["attempts", "crashes", "failures"]
+        drop += ["attempts", "crashes", "blamed", "failures"]
     return _dump(changes) if changes else "", _dump(drop) if drop else ""
 
 
@@ -126,6 +127,7 @@ def unpack(name: str, fields: Fields, *, status: Status, due: Millis | None, **k
             "occurrence": int(fields.get("occurrence", 1)),
             "attempts": int(fields.get("attempts", 0)),
             "crashes": int(fields.get("crashes", 0)),
+            "blamed": int(fields.get("blamed", 0)),
             "claim": int(fields.get("claim", 0)),
             "holder": fields.get("holder", ""),
             "cancel": "cancel" in fields,

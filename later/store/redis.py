@@ -14,7 +14,7 @@ from anyio.abc import TaskStatus
 from later.clock import Clock
 from later.core.errors import Conflict, IdTaken, InvalidSetting, NotFound, StoreFull, TaskRunning
 from later.core.lifecycle import Settlement
-from later.core.task import Millis, Status, Task
+from later.core.task import LONGEST_LEASE, Millis, Status, Task
 from later.store import codec, keys
 from later.store.base import Added, Claim, Held, Moved, Movement, Overdue, Page, Recovered, Settled
 from later.store.calls import Calls, connect
@@ -30,6 +30,9 @@ OUTBOX_LIMIT = 100_000
 
 Claimed = tuple[str, int]
 """A task's name and the number of its claim."""
+
+NO_LEASE_MS: Millis = LONGEST_LEASE + 60_000
+"""So far ahead no lease ends; a minute is for clocks that are estimated."""
 
 log = structlog.get_logger()
 
@@ -168,14 +171,14 @@ class RedisStore:
                 await self._quarantine(lane, name, damage)
         return Claim(tasks=tasks, next_due=codec.score(head))
 
-    async def extend(self, tasks: Sequence[Task], *, lease: Millis) -> Sequence[Held]:
+    async def extend(self, tasks: Sequence[Task], *, lease: Millis, alone: bool = False) -> Sequence[Held]:
         held: dict[Claimed, Held] = {}
         for lane, group in self._by_lane(tasks).items():
             words = [word for task in group for word in (task.name, task.claim)]
             answer = await self._calls.script(
                 self._extend,
                 [keys.running(lane.partition, lane.queue)],
-                [keys.root(lane.partition), lease, *words],
+                [keys.root(lane.partition), lease, "1" if alone else "", *words],
             )
             held.update(zip(map(_claimed, group), map(Held, answer), strict=True))
         return [held[_claimed(task)] for task in tasks]
@@ -208,7 +211,7 @@ class RedisStore:
                 keys.running(lane.partition, lane.queue),
                 keys.quarantine(lane.partition),
             ],
-            [keys.root(lane.partition), limit, "+inf" if every else self.now()],
+            [keys.root(lane.partition), limit, "+inf" if every else self.now(), NO_LEASE_MS],
         )
         return Recovered(count=count, next_end=codec.score(next_end))
 

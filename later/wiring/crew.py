@@ -38,7 +38,7 @@ def hire(engine: Engine) -> Crew:
         rng=rng,
         diary=Diary(engine.clock),
     )
-    pool = Pool(settings.workers, Suspects(worker, store, rng).work)
+    pool = Pool(settings.workers, Suspects(worker, store, rng, lease=settings.lease).work)
     managers = [
         Manager(
             lane,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from later.core.errors import Conflict, IdTaken, NotFound, StoreFull, TaskRunning
 from later.core.lifecycle import Settlement
 from later.core.past import Transition
-from later.core.task import LIVE, Millis, Status, Task
+from later.core.task import LIVE, LONGEST_LEASE, Millis, Status, Task
 from later.store.base import Added, Claim, Held, Moved, Movement, Overdue, Page, Recovered, Settled
 from later.store.keys import Lane, Layout
 
@@ -28,6 +28,7 @@ class Ground:
     outbox_limit: int = 100_000
     tasks: dict[Key, Task] = field(default_factory=dict)
     past: list[Transition] = field(default_factory=list)
+    alone: set[tuple[str, int]] = field(default_factory=set)  # claims under which a task is performed alone
     claims: int = 0
     transitions: int = 0
 
@@ -91,14 +92,16 @@ class ModelStore:
     async def adopt(self, lane: Lane) -> Sequence[Task]:
         return [task for task in self._of(lane, Status.RUNNING) if task.holder == self.holder]
 
-    async def extend(self, tasks: Sequence[Task], *, lease: Millis) -> Sequence[Held]:
-        return [self._extend(task, lease) for task in tasks]
+    async def extend(self, tasks: Sequence[Task], *, lease: Millis, alone: bool = False) -> Sequence[Held]:
+        return [self._extend(task, lease, alone) for task in tasks]
 
-    def _extend(self, task: Task, lease: Millis) -> Held:
+    def _extend(self, task: Task, lease: Millis, alone: bool) -> Held:
         there = self._held(task)
         if there is None:
             return Held.LOST
         self._put(replace(there, lease_until=self._ground.now + lease))
+        if alone:
+            self._ground.alone.add((there.name, there.claim))
         return Held.CANCEL if there.cancel else Held.KEPT
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
@@ -128,6 +131,7 @@ class ModelStore:
                 status=status or Status.PENDING,
                 due=there.due if due is None else due,
                 crashes=settlement.crashes,
+                blamed=settlement.blamed,
                 lease_until=None,
                 **outcome,
             )
@@ -136,11 +140,13 @@ class ModelStore:
 
     async def recover(self, lane: Lane, *, limit: int, every: bool = False) -> Recovered:
         running = sorted(self._of(lane, Status.RUNNING), key=lambda task: (task.lease_until, task.name))
-        ended = [task for task in running if every or task.lease_until <= self._ground.now][:limit]
+        far = self._ground.now + LONGEST_LEASE + 60_000
+        ended = [task for task in running if every or not self._ground.now < task.lease_until <= far][:limit]
         for task in ended:
             back = {"status": Status.PENDING, "lease_until": None, "claim": 0, "holder": ""}
-            self._put(replace(task, crashes=task.crashes + 1, **back))
-        rest = running[len(ended) :]
+            blamed = task.blamed + ((task.name, task.claim) in self._ground.alone)
+            self._put(replace(task, crashes=task.crashes + 1, blamed=blamed, **back))
+        rest = [task for task in running if task not in ended]
         return Recovered(count=len(ended), next_end=rest[0].lease_until if rest else None)
 
     async def move(self, owner: str, task_id: str, movement: Movement) -> Moved:
@@ -173,7 +179,7 @@ class ModelStore:
             task = replace(task, nominal=movement.nominal, window=movement.window)
         if movement.spec is not None:
             task = replace(task, **{name: getattr(movement.spec, name) for name in movement.spec.__slots__})
-        return replace(task, attempts=0, crashes=0, failures=()) if movement.afresh else task
+        return replace(task, attempts=0, crashes=0, blamed=0, failures=()) if movement.afresh else task
 
     async def get(self, owner: str, task_id: str) -> Task | None:
         return self._ground.tasks.get((owner, task_id))

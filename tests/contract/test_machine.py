@@ -24,7 +24,7 @@ from later.clock import Clock
 from later.core.errors import LaterError
 from later.core.lifecycle import Settlement
 from later.core.past import Transition
-from later.core.task import LIVE, Millis, Status, Task
+from later.core.task import LIVE, LONGEST_LEASE, Millis, Status, Task
 from later.store import codec, keys
 from later.store.base import Movement
 from later.store.calls import connect
@@ -126,11 +126,11 @@ class Machine(RuleBasedStateMachine):
             self.claims.append((mine, models))
 
     @precondition(lambda self: self.claims)
-    @rule(some=st.lists(choices, min_size=1, max_size=3), ended=st.booleans())
-    def extend(self, some: list[tuple[bool, int]], ended: bool) -> None:
+    @rule(some=st.lists(choices, min_size=1, max_size=3), ended=st.booleans(), alone=st.booleans())
+    def extend(self, some: list[tuple[bool, int]], ended: bool, alone: bool) -> None:
         chosen, lease = [self.chosen(one) for one in some], self.lease(ended)
-        real = self.run(self.stores["one"].extend([mine for mine, _ in chosen], lease=lease))
-        assert real == self.run(self.models["one"].extend([models for _, models in chosen], lease=lease))
+        real = self.run(self.stores["one"].extend([mine for mine, _ in chosen], lease=lease, alone=alone))
+        assert real == self.run(self.models["one"].extend([models for _, models in chosen], lease=lease, alone=alone))
 
     @precondition(lambda self: self.claims)
     @rule(some=st.lists(st.tuples(choices, outcomes, delays), min_size=1, max_size=3))
@@ -265,7 +265,7 @@ class Machine(RuleBasedStateMachine):
 
     def lease(self, ended: bool) -> Millis:
         """One that has ended long ago or lasts for long; each ends so much later that it does on both sides."""
-        return next(self.leases) * 100_000 + (-DAY if ended else DAY)
+        return next(self.leases) * 10_000 + (-DAY if ended else LONGEST_LEASE // 4)
 
     def chosen(self, choice: tuple[bool, int]) -> Both:
         present, back = choice
@@ -305,7 +305,7 @@ class Machine(RuleBasedStateMachine):
         assert self.numbers[mine.claim] == models.claim
         assert (mine.lease_until is None) == (models.lease_until is None)
         if mine.lease_until is not None and models.lease_until is not None:
-            assert abs(mine.lease_until - models.lease_until) < 100_000
+            assert abs(mine.lease_until - models.lease_until) < 10_000
         assert timeless(mine) == timeless(models)
 
     def run(self, asked: Coroutine[Any, Any, Any]) -> Any:

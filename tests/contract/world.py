@@ -13,7 +13,7 @@ import anyio
 
 from later.clock import Clock
 from later.core.lifecycle import Receipt, Settlement
-from later.core.task import Failure, Millis, Status, Task
+from later.core.task import LONGEST_LEASE, Failure, Millis, Status, Task
 from later.store.base import Store
 from later.store.calls import connect
 from later.store.keys import Layout
@@ -23,6 +23,7 @@ from tests.servers import Server
 from tests.waiting import wait_until
 
 HOUR: Millis = 3_600_000
+LEASE: Millis = LONGEST_LEASE
 OWN_QUEUES = frozenset({"default", "slow"})
 
 
@@ -113,6 +114,7 @@ def completed(task: Task, detail: str = "kept") -> Settlement:
         due=None,
         attempts=task.attempts + 1,
         crashes=task.crashes,
+        blamed=task.blamed,
         failures=task.failures,
         started=1_700_000_000_123,
         receipt=Receipt(detail=detail, data={"id": 7}),
@@ -123,7 +125,7 @@ def retried(task: Task, due: Millis, reason: str = "the server said 421") -> Set
     """Another failed attempt; it is tried again at `due`."""
     failures = (*task.failures, Failure(at=1_700_000_000_200, reason=reason))
     return Settlement(
-        task=task, status=None, due=due, attempts=task.attempts + 1, crashes=0, failures=failures, started=1
+        task=task, status=None, due=due, attempts=task.attempts + 1, crashes=0, blamed=0, failures=failures, started=1
     )
 
 
@@ -136,6 +138,7 @@ def failed(task: Task, reason: str = "no such mailbox") -> Settlement:
         due=None,
         attempts=task.attempts + 1,
         crashes=0,
+        blamed=0,
         failures=failures,
         started=1_700_000_000_123,
     )
@@ -149,6 +152,7 @@ def put_back(task: Task) -> Settlement:
         due=task.due,
         attempts=task.attempts,
         crashes=task.crashes,
+        blamed=task.blamed,
         failures=task.failures,
         started=1,
     )
@@ -162,6 +166,7 @@ def withdrawn(task: Task) -> Settlement:
         due=None,
         attempts=task.attempts,
         crashes=task.crashes,
+        blamed=task.blamed,
         failures=task.failures,
         started=1,
     )

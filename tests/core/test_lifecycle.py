@@ -25,7 +25,7 @@ from later.core.task import Failure, Status, Task
 
 DAY = 86_400_000
 NOW = 1_790_000_000_000
-POLICY = RetryPolicy(attempts=4, within=3 * DAY, base=5_000, cap=3_600_000, crashes=3)
+POLICY = RetryPolicy(attempts=4, within=3 * DAY, base=5_000, cap=3_600_000, blamed=3)
 BEFORE = (Failure(at=NOW - 9, reason="421 busy"),)
 TASK = Task(
     owner="ana",
@@ -38,7 +38,8 @@ TASK = Task(
     nominal=NOW - 5_000,
     created=NOW - DAY,
     attempts=1,
-    crashes=2,
+    crashes=5,
+    blamed=2,
     claim=7,
     failures=BEFORE,
 )
@@ -55,22 +56,25 @@ class TestJudge:
 
     def test_what_its_owner_has_withdrawn_is_not_performed(self) -> None:
         assert judge(replace(TASK, cancel=True), POLICY) == Withdrawn()
-        assert judge(replace(TASK, cancel=True, crashes=99), POLICY) == Withdrawn()
+        assert judge(replace(TASK, cancel=True, blamed=99), POLICY) == Withdrawn()
 
-    @pytest.mark.parametrize("crashes", [3, 4, 10**6])
-    def test_what_has_ended_several_daemons_is_not_performed_again(self, crashes: int) -> None:
-        outcome = judge(replace(TASK, crashes=crashes), POLICY)
+    @pytest.mark.parametrize("blamed", [3, 4, 10**6])
+    def test_what_has_ended_several_daemons_is_not_performed_again(self, blamed: int) -> None:
+        outcome = judge(replace(TASK, crashes=blamed + 2, blamed=blamed), POLICY)
         assert isinstance(outcome, NotPerformed)
         assert outcome.permanent
-        assert outcome.reason == f"{crashes} daemons ended while performing it, so it is not tried again"
+        assert outcome.reason == f"{blamed + 2} daemons ended while performing it, so it is not tried again"
+
+    def test_crashes_in_company_are_blamed_on_nobody(self) -> None:
+        assert judge(replace(TASK, crashes=10**6), POLICY) is None
 
     def test_such_a_task_fails_without_an_attempt(self) -> None:
-        task = replace(TASK, crashes=3)
+        task = replace(TASK, blamed=3)
         outcome = judge(task, POLICY)
         assert outcome is not None
         settlement = settled(outcome, task, started=None)
         assert (settlement.status, settlement.due, settlement.started) == (Status.FAILED, None, None)
-        assert (settlement.attempts, settlement.crashes) == (1, 3)
+        assert (settlement.attempts, settlement.crashes, settlement.blamed) == (1, 5, 3)
         assert [failure.reason for failure in settlement.failures] == ["421 busy", outcome.reason]
 
 
@@ -82,7 +86,8 @@ class TestPerformed:
             status=Status.COMPLETED,
             due=None,
             attempts=2,
-            crashes=2,
+            crashes=5,
+            blamed=2,
             failures=BEFORE,
             started=NOW - 50,
             receipt=receipt,
@@ -93,7 +98,8 @@ class TestPutBack:
     def test_it_is_as_if_the_attempt_had_not_begun(self) -> None:
         settlement = settled(PutBack())
         assert (settlement.status, settlement.due) == (None, TASK.due)
-        assert (settlement.attempts, settlement.crashes, settlement.failures) == (1, 2, BEFORE)
+        assert (settlement.attempts, settlement.crashes, settlement.failures) == (1, 5, BEFORE)
+        assert settlement.blamed == 2
         assert settlement.receipt is None
 
     def test_without_a_due_time_it_is_due_now(self) -> None:
@@ -117,7 +123,8 @@ class TestNotPerformed:
         assert settlement.failures == (*BEFORE, Failure(at=NOW, reason="451 try later"))
 
     def test_an_attempt_that_ended_with_a_word_ends_the_row_of_crashes(self) -> None:
-        assert settled(NotPerformed(reason="no")).crashes == 0
+        settlement = settled(NotPerformed(reason="no"))
+        assert (settlement.crashes, settlement.blamed) == (0, 0)
 
     def test_the_pause_is_within_its_bounds(self) -> None:
         for seed in range(200):

@@ -158,7 +158,7 @@ class Parts:
             rng=self.rng,
             diary=Diary(self.clock),
         )
-        self.pool = Pool(workers, Suspects(self.worker, self.store, self.rng).work)
+        self.pool = Pool(workers, Suspects(self.worker, self.store, self.rng, lease=lease).work)
         self.leases = Leases(self.store, self.pool, self.rng, lease=lease)
         self.managers = [
             Manager(

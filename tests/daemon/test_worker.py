@@ -15,7 +15,7 @@ from later.actions.base import PermanentFailure, TemporaryFailure
 from later.core.lifecycle import Receipt
 from later.core.retry import RetryPolicy
 from later.core.task import Status, Task
-from later.daemon.suspects import SUSPECT
+from later.daemon.suspects import COMPANY, SUSPECT
 from tests.daemon.parts import EAGER, HOUR_MS, OWNER, PATIENT, Gate, Parts, Recorder, lasting, task
 from tests.waiting import wait_until
 
@@ -215,14 +215,14 @@ async def test_what_has_ended_too_many_daemons_is_not_performed(url: str) -> Non
     daemon = Parts(url, recorder)
     async with daemon.working(leases=False):
         await daemon.add(task("t"))
-        await crash(daemon, PATIENT.crashes)
+        await crash(daemon, SUSPECT + PATIENT.blamed, alone=True)
         await daemon.add(task("innocent"))
         await daemon.manager.tick()
         await daemon.settled(2)
         failed = await back_to(daemon, "t", Status.FAILED)
         assert await daemon.past_of("innocent") == [Status.COMPLETED]
     assert [failure.reason for failure in failed.failures] == [
-        "10 daemons ended while performing it, so it is not tried again"
+        "6 daemons ended while performing it, so it is not tried again"
     ]
     assert recorder.times == {"innocent": 1}
     assert failed.attempts == 0
@@ -233,28 +233,45 @@ async def test_a_crash_is_not_charged_to_the_attempts(url: str) -> None:
     daemon = Parts(url, recorder, policy=EAGER)
     async with daemon.working(leases=False):
         await daemon.add(task("t"))
-        await crash(daemon, PATIENT.crashes - 1)
+        await crash(daemon, PATIENT.blamed - 1, alone=True)
         while not await daemon.past():
             await daemon.manager.tick()
         failed = await back_to(daemon, "t", Status.FAILED)
     assert (failed.attempts, recorder.times["t"]) == (3, 3)
 
 
-async def test_what_may_have_ended_daemons_is_performed_alone(url: str) -> None:
+async def test_what_may_have_ended_daemons_is_performed_in_small_company(url: str) -> None:
+    gate = Gate()
+    recorder = Recorder(gate)
+    daemon = Parts(url, recorder)
+    async with daemon.working(leases=False):
+        await daemon.add(*(task(f"{at:02}") for at in range(20)))
+        await crash(daemon, SUSPECT)
+        await daemon.manager.tick()
+        await wait_until(lambda: recorder.at_once == COMPANY)
+        await wait_until(lambda: len(daemon.pool.attempts) == COMPANY)
+        await crash(daemon, 1)  # of all that is claimed: those that stand aside have no part in it
+        crashes = [(await daemon.store.get(OWNER, f"{at:02}")).crashes for at in range(20)]
+        assert crashes == [SUSPECT + 1] * COMPANY + [SUSPECT] * (20 - COMPANY)
+        gate.open()
+
+
+async def test_what_has_ended_a_daemon_in_small_company_is_performed_alone(url: str) -> None:
     gate = Gate()
     recorder = Recorder(gate)
     daemon = Parts(url, recorder)
     async with daemon.working(leases=False):
         await daemon.add(*(task(f"{at}") for at in range(5)))
-        await crash(daemon, SUSPECT)
+        await crash(daemon, SUSPECT + 1)
         await daemon.add(task("newcomer"))
         await daemon.manager.tick()
         await wait_until(lambda: recorder.at_once == 2)
         await wait_until(lambda: len(daemon.pool.attempts) == 2)
         assert sorted(start.task.id for start in recorder.starts) == ["0", "newcomer"]
         await crash(daemon, 1)  # of all that is claimed: those that stand aside have no part in it
-        crashes = [(await daemon.store.get(OWNER, each)).crashes for each in ("0", "1", "2", "3", "4", "newcomer")]
-        assert crashes == [SUSPECT + 1, SUSPECT, SUSPECT, SUSPECT, SUSPECT, 1]
+        live = [await daemon.store.get(OWNER, each) for each in ("0", "1", "2", "3", "4", "newcomer")]
+        assert [each.crashes for each in live] == [SUSPECT + 2, *[SUSPECT + 1] * 4, 1]
+        assert [each.blamed for each in live] == [1, 0, 0, 0, 0, 0]
         gate.open()
 
 
@@ -263,7 +280,7 @@ async def test_those_that_stand_aside_have_their_turn_soon(url: str) -> None:
     daemon = Parts(url, recorder)
     async with daemon.reachable():
         await daemon.add(*(task(f"{at}") for at in range(10)))
-        await crash(daemon, SUSPECT)
+        await crash(daemon, SUSPECT + 1)
     async with daemon.running():
         assert await daemon.settled(10) == {Status.COMPLETED: 10}
     assert recorder.most_at_once == 1
@@ -329,8 +346,10 @@ async def back_to(daemon: Parts, task_id: str, status: Status) -> Task:
     return found[-1]
 
 
-async def crash(daemon: Parts, times: int) -> None:
+async def crash(daemon: Parts, times: int, *, alone: bool = False) -> None:
     """Let the lease of everything that is due or claimed end so many times without a word."""
     for _ in range(times):
-        await daemon.store.claim(daemon.store.lanes[0], limit=100, lease=30_000)
+        claim = await daemon.store.claim(daemon.store.lanes[0], limit=100, lease=30_000)
+        if alone:
+            await daemon.store.extend(claim.tasks, lease=30_000, alone=True)
         await daemon.leases.recover(every=True)

@@ -9,7 +9,7 @@ from later.store import keys
 from later.store.base import Settled
 from later.store.keys import Lane
 from later.store.redis import RedisStore
-from tests.contract.world import HOUR, completed, thought
+from tests.contract.world import HOUR, LEASE, completed, thought
 
 LONG_AGO = 1_700_000_000_000
 COUNTER = keys.claims(0)
@@ -66,18 +66,18 @@ async def test_the_counter_may_be_lost_between_two_lives_of_one_id(
     [frozen] = (await store.claim(lane, limit=1, lease=0)).tasks
     await store.recover(lane, limit=1)
     await raw.delete(COUNTER)
-    [present] = (await store.claim(lane, limit=1, lease=HOUR)).tasks
+    [present] = (await store.claim(lane, limit=1, lease=LEASE)).tasks
     assert (present.id, present.claim > frozen.claim) == (frozen.id, True)
     assert await store.settle([completed(frozen)]) == [Settled.STALE]
 
 
 async def test_a_claim_that_finds_nothing_takes_no_number(store: RedisStore, raw: redis.Redis, lane: Lane) -> None:
-    await store.claim(lane, limit=10, lease=HOUR)
+    await store.claim(lane, limit=10, lease=LEASE)
     before = await raw.get(COUNTER)
-    await store.claim(lane, limit=10, lease=HOUR)
+    await store.claim(lane, limit=10, lease=LEASE)
     assert await raw.get(COUNTER) == before
 
 
 async def number(store: RedisStore, lane: Lane) -> int:
-    [task] = (await store.claim(lane, limit=1, lease=HOUR)).tasks
+    [task] = (await store.claim(lane, limit=1, lease=LEASE)).tasks
     return task.claim

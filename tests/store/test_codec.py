@@ -72,6 +72,7 @@ def settlements(draw: Any) -> Settlement:
         due=None,
         attempts=draw(numbers),
         crashes=draw(numbers),
+        blamed=draw(numbers),
         failures=draw(failures),
         started=draw(st.none() | moments),
         receipt=draw(st.none() | st.builds(Receipt, detail=any_text, data=objects)),
@@ -128,6 +129,7 @@ def test_what_a_settlement_changes_comes_back(settlement: Settlement) -> None:
         status=Status.FAILED,
         attempts=settlement.attempts,
         crashes=settlement.crashes,
+        blamed=settlement.blamed,
         failures=settlement.failures,
     )
 
@@ -158,7 +160,7 @@ def test_a_receipt_that_is_not_json_is_kept_as_far_as_it_is() -> None:
     task = Task(owner="a", id="b", uid="u", queue="q", status=Status.RUNNING, action="x")
     receipt = Receipt(detail="ok", data={"at": object, ("a", "key"): 1, 2: "two"})
     settlement = Settlement(
-        task=task, status=Status.COMPLETED, due=None, attempts=1, crashes=0, failures=(), receipt=receipt
+        task=task, status=Status.COMPLETED, due=None, attempts=1, crashes=0, blamed=0, failures=(), receipt=receipt
     )
     entry = json.loads(codec.pack_entry(settlement))
     assert entry["receipt"] == {"detail": "ok", "at": "<class 'object'>", "2": "two"}
@@ -169,7 +171,7 @@ def test_a_receipt_that_is_not_json_is_kept_as_far_as_it_is() -> None:
     [
         (Movement(states=frozenset()), "", ""),
         (Movement(states=frozenset(), due=5, to=Status.PENDING), "", ""),
-        (Movement(states=frozenset(), afresh=True), "", '["attempts","crashes","failures"]'),
+        (Movement(states=frozenset(), afresh=True), "", '["attempts","crashes","blamed","failures"]'),
         (Movement(states=frozenset(), due=5, nominal=5), '["nominal","5"]', '["window"]'),
         (
             Movement(states=frozenset(), nominal=5, window=Window(since=1, until=9)),
@@ -191,7 +193,19 @@ def test_a_score_is_a_moment(score: str | float | None, moment: int | None) -> N
     assert codec.score(score) == moment
 
 
-FIELDS = ["uid", "queue", "spec", "created", "updated", "version", "occurrence", "attempts", "crashes", "claim"]
+FIELDS = [
+    "uid",
+    "queue",
+    "spec",
+    "created",
+    "updated",
+    "version",
+    "occurrence",
+    "attempts",
+    "crashes",
+    "blamed",
+    "claim",
+]
 FIELDS += ["holder", "cancel", "nominal", "window", "failures", "format", "entry", "name", "status", "at"]
 scraps = st.one_of(
     any_text,

@@ -16,7 +16,7 @@ from later.store import keys
 from later.store.base import Held, Moved, Movement, Settled
 from later.store.keys import Lane
 from later.store.redis import RedisStore
-from tests.contract.world import HOUR, ServerWorld, completed, failed, put_back, retried, thought
+from tests.contract.world import LEASE, ServerWorld, completed, failed, put_back, retried, thought
 
 LONG_AGO = 1_700_000_000_000
 EVERYWHERE = frozenset(Status)
@@ -91,18 +91,18 @@ class TestClaim:
     ) -> None:
         await spoil(raw)
         with capture_logs():
-            claim = await store.claim(lane, limit=10, lease=HOUR)
+            claim = await store.claim(lane, limit=10, lease=LEASE)
         assert [task.id for task in claim.tasks] == ["first", "last"]
         assert await raw.zrange(QUARANTINE, 0, -1) == [BAD]
         assert await raw.zscore(DUE, BAD) is None
         assert await raw.zscore(RUNNING, BAD) is None
         assert (await store.counts())["quarantined"] == 1
-        assert list((await store.claim(lane, limit=10, lease=HOUR)).tasks) == []
+        assert list((await store.claim(lane, limit=10, lease=LEASE)).tasks) == []
 
     async def test_what_cannot_be_read_is_reported(self, store: RedisStore, raw: redis.Redis, lane: Lane) -> None:
         await raw.hset(RECORD, "spec", "buy milk")
         with capture_logs() as logs:
-            await store.claim(lane, limit=10, lease=HOUR)
+            await store.claim(lane, limit=10, lease=LEASE)
         [report] = logs
         assert (report["event"], report["task"], report["log_level"]) == ("task_quarantined", BAD, "error")
 
@@ -113,7 +113,7 @@ class TestClaim:
         """With a record that could be read, it would end the script that looks for its owner."""
         await raw.copy(RECORD, keys.task(0, name))
         await raw.zadd(DUE, {name: 1})
-        claim = await store.claim(lane, limit=10, lease=HOUR)
+        claim = await store.claim(lane, limit=10, lease=LEASE)
         assert [task.id for task in claim.tasks] == ["first", "bad", "last"]
         assert await raw.zrange(QUARANTINE, 0, -1) == [name]
 
@@ -129,7 +129,7 @@ class TestRecover:
         await store.recover(lane, limit=10)
         assert await raw.zrange(QUARANTINE, 0, -1) == [BAD]
         assert await raw.zcard(RUNNING) == 0
-        assert [task.id for task in (await store.claim(lane, limit=10, lease=HOUR)).tasks] == ["first", "last"]
+        assert [task.id for task in (await store.claim(lane, limit=10, lease=LEASE)).tasks] == ["first", "last"]
 
     async def test_a_name_that_is_none_is_quarantined(self, store: RedisStore, raw: redis.Redis, lane: Lane) -> None:
         await store.claim(lane, limit=10, lease=0)
@@ -169,12 +169,12 @@ class TestSettle:
         assert bad is (Settled.GONE if spoil is missing else Settled.QUARANTINED)
         await store.recover(lane, limit=10)
         assert await raw.zrange(QUARANTINE, 0, -1) == [BAD]
-        assert await store.extend(tasks, lease=HOUR) == [Held.LOST] * 3
+        assert await store.extend(tasks, lease=LEASE) == [Held.LOST] * 3
 
     async def test_a_record_too_large_for_the_outbox_is_quarantined(
         self, store: RedisStore, raw: redis.Redis, lane: Lane
     ) -> None:
-        tasks = (await store.claim(lane, limit=10, lease=HOUR)).tasks
+        tasks = (await store.claim(lane, limit=10, lease=LEASE)).tasks
         await raw.hset(RECORD, mapping={f"field{at}": at for at in range(9000)})
         results = await store.settle([completed(task) for task in tasks])
         assert results == [Settled.DONE, Settled.QUARANTINED, Settled.DONE]
@@ -184,7 +184,7 @@ class TestSettle:
     async def test_a_spoiled_list_of_the_owner_is_in_nobodys_way(
         self, store: RedisStore, raw: redis.Redis, lane: Lane, outcome
     ) -> None:
-        tasks = (await store.claim(lane, limit=10, lease=HOUR)).tasks
+        tasks = (await store.claim(lane, limit=10, lease=LEASE)).tasks
         await raw.set(USER, "not a set")
         assert await store.settle([outcome(task) for task in tasks]) == [Settled.DONE] * 3
         assert await raw.zcard(RUNNING) == 0
@@ -192,7 +192,7 @@ class TestSettle:
     async def test_without_an_outbox_nothing_is_settled_and_nothing_lost(
         self, store: RedisStore, raw: redis.Redis, lane: Lane
     ) -> None:
-        tasks = (await store.claim(lane, limit=10, lease=HOUR)).tasks
+        tasks = (await store.claim(lane, limit=10, lease=LEASE)).tasks
         await raw.set(OUTBOX, "not a stream")
         before = await snapshot(raw)
         with pytest.raises(ResponseError, match="WRONGTYPE"):
@@ -214,7 +214,7 @@ class TestSettle:
     async def test_a_plug_ins_receipt_may_say_anything(
         self, store: RedisStore, lane: Lane, data: dict[object, object]
     ) -> None:
-        tasks = (await store.claim(lane, limit=10, lease=HOUR)).tasks
+        tasks = (await store.claim(lane, limit=10, lease=LEASE)).tasks
         odd = completed(tasks[1])
         object.__setattr__(odd, "receipt", Receipt(detail="odd", data=data))
         assert await store.settle([completed(tasks[0]), odd]) == [Settled.DONE] * 2
@@ -300,7 +300,7 @@ class TestOwner:
         self, store: RedisStore, raw: redis.Redis, lane: Lane, world: ServerWorld
     ) -> None:
         await store.add(thought("other", due=LONG_AGO + 9, owner="bob"))
-        await store.claim(lane, limit=10, lease=HOUR)
+        await store.claim(lane, limit=10, lease=LEASE)
         await raw.set(RECORD, "not a hash")
         await raw.set(keys.user(0, "bob"), "not a set")
         await raw.zadd(RUNNING, {"noslash": 1})

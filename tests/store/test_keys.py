@@ -13,7 +13,7 @@ from later.store import keys
 from later.store.base import Movement
 from later.store.keys import Lane, Layout
 from later.store.redis import RedisStore
-from tests.contract.world import HOUR, ServerWorld, completed, failed, retried, thought
+from tests.contract.world import LEASE, ServerWorld, completed, failed, retried, thought
 
 LONG_AGO = 1_700_000_000_000
 EVERYWHERE = frozenset({Status.CREATED, Status.PENDING, Status.RUNNING, Status.FAILED})
@@ -55,11 +55,11 @@ async def test_the_set_a_task_is_in_is_its_state(store: RedisStore, raw: redis.R
     assert await sets_with(raw, "ana/milk") == ["later:{0}:created"]
     await store.move("ana", "milk", Movement(states=EVERYWHERE, to=Status.PENDING, due=LONG_AGO))
     assert await sets_with(raw, "ana/milk") == ["later:{0}:due:default"]
-    [task] = (await store.claim(lane, limit=1, lease=HOUR)).tasks
+    [task] = (await store.claim(lane, limit=1, lease=LEASE)).tasks
     assert await sets_with(raw, "ana/milk") == ["later:{0}:running:default"]
     await store.settle([retried(task, LONG_AGO)])
     assert await sets_with(raw, "ana/milk") == ["later:{0}:due:default"]
-    [task] = (await store.claim(lane, limit=1, lease=HOUR)).tasks
+    [task] = (await store.claim(lane, limit=1, lease=LEASE)).tasks
     await store.settle([failed(task)])
     assert await sets_with(raw, "ana/milk") == ["later:{0}:failed"]
 
@@ -79,7 +79,7 @@ async def test_a_task_that_was_retried_crashed_and_moved_leaves_nothing_but_its_
     store: RedisStore, raw: redis.Redis, lane: Lane
 ) -> None:
     await store.add(thought(due=LONG_AGO))
-    [task] = (await store.claim(lane, limit=1, lease=HOUR)).tasks
+    [task] = (await store.claim(lane, limit=1, lease=LEASE)).tasks
     await store.settle([retried(task, LONG_AGO)])
     await store.claim(lane, limit=1, lease=0)
     await store.recover(lane, limit=1)
@@ -100,7 +100,7 @@ async def test_a_cancelled_task_leaves_nothing_but_its_past(
 
 async def test_a_withdrawn_task_leaves_nothing_but_its_past(store: RedisStore, raw: redis.Redis, lane: Lane) -> None:
     await store.add(thought(due=LONG_AGO))
-    [task] = (await store.claim(lane, limit=1, lease=HOUR)).tasks
+    [task] = (await store.claim(lane, limit=1, lease=LEASE)).tasks
     await store.move("ana", "milk", CANCEL)
     await store.settle([retried(task, LONG_AGO)])
     await only_its_past_is_left(raw)
@@ -108,7 +108,7 @@ async def test_a_withdrawn_task_leaves_nothing_but_its_past(store: RedisStore, r
 
 async def test_a_deleted_failure_leaves_nothing_but_its_past(store: RedisStore, raw: redis.Redis, lane: Lane) -> None:
     await store.add(thought(due=LONG_AGO))
-    [task] = (await store.claim(lane, limit=1, lease=HOUR)).tasks
+    [task] = (await store.claim(lane, limit=1, lease=LEASE)).tasks
     await store.settle([failed(task)])
     await store.move("ana", "milk", CANCEL)
     await only_its_past_is_left(raw, transitions=2)
@@ -117,7 +117,7 @@ async def test_a_deleted_failure_leaves_nothing_but_its_past(store: RedisStore, 
 async def test_a_completion_is_one_transaction(store: RedisStore, raw: redis.Redis, lane: Lane) -> None:
     for task_id in ("first", "milk"):  # the first leaves the scripts with the server
         await store.add(thought(task_id, due=LONG_AGO))
-        [task] = (await store.claim(lane, limit=1, lease=HOUR)).tasks
+        [task] = (await store.claim(lane, limit=1, lease=LEASE)).tasks
         if task_id == "first":
             await store.settle([completed(task)])
     async with raw.monitor() as monitor:
@@ -141,7 +141,7 @@ async def test_no_command_walks_the_keys_or_watches_them(store: RedisStore, raw:
         tasks = (await store.claim(lane, limit=1, lease=0)).tasks
         await store.extend(tasks, lease=0)
         await store.recover(lane, limit=1)
-        [task] = (await store.claim(lane, limit=1, lease=HOUR)).tasks
+        [task] = (await store.claim(lane, limit=1, lease=LEASE)).tasks
         await store.adopt(lane)
         await store.page("ana", statuses=list(Status), cursor=None, limit=10)
         await store.settle([failed(task)])
@@ -161,7 +161,7 @@ async def test_all_keys_of_an_owner_lie_in_one_slot(world: ServerWorld, raw: red
     for owner in owners:
         for task_id, due in (("held", None), ("pending", LONG_AGO), ("done", LONG_AGO - 1)):
             await store.add(thought(task_id, due=due, owner=owner))
-    done = [task for lane in store.lanes for task in (await store.claim(lane, limit=3, lease=HOUR)).tasks]
+    done = [task for lane in store.lanes for task in (await store.claim(lane, limit=3, lease=LEASE)).tasks]
     await store.settle([completed(task) for task in done])
     slots = {key_slot(f"later:{{{partition}}}:".encode()) for partition in range(4)}
     partitions = {store._layout.partition(owner) for owner in owners}
@@ -184,7 +184,7 @@ def test_the_partition_is_the_crc16_that_redis_cluster_uses() -> None:
 
 
 async def finish(store: RedisStore, lane: Lane) -> None:
-    [task] = (await store.claim(lane, limit=1, lease=HOUR)).tasks
+    [task] = (await store.claim(lane, limit=1, lease=LEASE)).tasks
     await store.settle([completed(task)])
 
 

@@ -20,7 +20,7 @@ from later.store.base import Held, Movement, Settled
 from later.store.calls import connect
 from later.store.keys import Lane
 from later.store.redis import RedisStore
-from tests.contract.world import HOUR, ServerWorld, completed, failed, retried, thought
+from tests.contract.world import LEASE, ServerWorld, completed, failed, retried, thought
 from tests.servers import Server
 from tests.waiting import wait_until
 
@@ -42,15 +42,15 @@ def mortal(on_server: Server) -> Iterator[Server]:
 class TestDead:
     async def test_every_verb_says_so(self, store: RedisStore, mortal: Server, lane: Lane) -> None:
         await store.add(thought("other", due=LONG_AGO))
-        tasks = (await store.claim(lane, limit=1, lease=HOUR)).tasks
+        tasks = (await store.claim(lane, limit=1, lease=LEASE)).tasks
         mortal.end()
         verbs = [
             store.open(),
             store.ping(),
             store.add(thought(due=LONG_AGO)),
-            store.claim(lane, limit=1, lease=HOUR),
+            store.claim(lane, limit=1, lease=LEASE),
             store.adopt(lane),
-            store.extend(tasks, lease=HOUR),
+            store.extend(tasks, lease=LEASE),
             store.settle([completed(task) for task in tasks]),
             store.recover(lane, limit=1),
             store.move("ana", "other", CANCEL),
@@ -85,14 +85,14 @@ class TestDead:
     ) -> None:
         monkeypatch.setattr("later.store.calls.REPLY_S", 0.5)
         store = await world.store()
-        await store.claim(lane, limit=1, lease=HOUR)  # the server knows the script
+        await store.claim(lane, limit=1, lease=LEASE)  # the server knows the script
         await store.add(thought(due=LONG_AGO))
         mortal.send(signal.SIGSTOP)
         with pytest.raises(StoreUnavailable):
-            await store.claim(lane, limit=1, lease=HOUR)
+            await store.claim(lane, limit=1, lease=LEASE)
         mortal.send(signal.SIGCONT)
         await wait_until(lambda: adopted(store, lane))
-        assert list((await store.claim(lane, limit=1, lease=HOUR)).tasks) == []
+        assert list((await store.claim(lane, limit=1, lease=LEASE)).tasks) == []
 
     async def test_a_call_that_was_cut_is_not_repeated_by_the_client(
         self, store: RedisStore, raw: redis.Redis, lane: Lane
@@ -100,12 +100,12 @@ class TestDead:
         await store.add(thought(due=LONG_AGO))
         async with anyio.create_task_group() as cut:
             await raw.execute_command("CLIENT", "PAUSE", 10_000, "WRITE")
-            cut.start_soon(refused, store.claim(lane, limit=1, lease=HOUR))
+            cut.start_soon(refused, store.claim(lane, limit=1, lease=LEASE))
             await wait_until(lambda: a_client_waits(raw))
             await raw.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
             await raw.execute_command("CLIENT", "UNPAUSE")
         assert await store.adopt(lane) == []
-        assert [task.id for task in (await store.claim(lane, limit=1, lease=HOUR)).tasks] == ["milk"]
+        assert [task.id for task in (await store.claim(lane, limit=1, lease=LEASE)).tasks] == ["milk"]
 
     async def test_a_user_who_may_not_is_told_so(self, raw: redis.Redis, on_server: Server) -> None:
         async with user(raw, "+ping"):
@@ -131,11 +131,11 @@ class TestWaiting:
         begin, code = trouble
         for at, task_id in enumerate(("done", "waiting")):
             await store.add(thought(task_id, due=LONG_AGO + at))
-        tasks = (await store.claim(lane, limit=1, lease=HOUR)).tasks
+        tasks = (await store.claim(lane, limit=1, lease=LEASE)).tasks
         verbs = [
             store.add(thought("new", due=LONG_AGO)),
-            store.claim(lane, limit=1, lease=HOUR),
-            store.extend(tasks, lease=HOUR),
+            store.claim(lane, limit=1, lease=LEASE),
+            store.extend(tasks, lease=LEASE),
             store.settle([completed(task) for task in tasks]),
             store.recover(lane, limit=1),
             store.move("ana", "waiting", CANCEL),
@@ -152,7 +152,7 @@ class TestWaiting:
             assert store.steady_for() == 0
             assert await store.settle([completed(task) for task in tasks]) == [Settled.DONE]
         assert [entry["event"] for entry in logs] == ["store_lost", "store_back"]
-        assert [task.id for task in (await store.claim(lane, limit=9, lease=HOUR)).tasks] == ["waiting"]
+        assert [task.id for task in (await store.claim(lane, limit=9, lease=LEASE)).tasks] == ["waiting"]
 
     async def test_reads_are_answered_or_say_so(
         self, store: RedisStore, on_server: Server, raw: redis.Redis, lane: Lane, trouble: tuple[Trouble, str]
@@ -175,8 +175,8 @@ class TestFull:
             with pytest.raises(StoreFull) as refusal:
                 await store.add(thought("new", due=LONG_AGO))
             assert refusal.value.message.startswith("The store is full, so nothing new is kept; make room")
-            done, again, over, crashed = tasks = (await store.claim(lane, limit=4, lease=HOUR)).tasks
-            assert await store.extend(tasks, lease=HOUR) == [Held.KEPT] * 4
+            done, again, over, crashed = tasks = (await store.claim(lane, limit=4, lease=LEASE)).tasks
+            assert await store.extend(tasks, lease=LEASE) == [Held.KEPT] * 4
             assert await store.settle([completed(done), retried(again, LONG_AGO), failed(over)]) == [Settled.DONE] * 3
             assert [task.id for task in await store.adopt(lane)] == [crashed.id]
             assert (await store.recover(lane, limit=9, every=True)).count == 1
@@ -209,7 +209,7 @@ class TestFull:
         monkeypatch.setattr(store_redis, "OUTBOX_LIMIT", 2)
         for at in range(3):
             await store.add(thought(f"t{at}", due=LONG_AGO + at))
-        tasks = (await store.claim(lane, limit=3, lease=HOUR)).tasks
+        tasks = (await store.claim(lane, limit=3, lease=LEASE)).tasks
         await store.settle([completed(task) for task in tasks[:2]])
         with pytest.raises(StoreFull, match="too many finished tasks wait to be archived"):
             await store.add(thought("new", due=LONG_AGO))
@@ -253,11 +253,11 @@ class TestPartitions:
             for task_id in ("a", "b"):
                 await store.add(thought(task_id, due=LONG_AGO, owner=owner))
         lanes = [lane for lane in store.lanes if lane.queue == "default"]
-        claims = [await store.claim(lane, limit=99, lease=HOUR) for lane in lanes]
+        claims = [await store.claim(lane, limit=99, lease=LEASE) for lane in lanes]
         assert all(claim.tasks for claim in claims)
         tasks = [task for claim in claims for task in claim.tasks]
         assert sorted((task.owner, task.id) for task in tasks) == sorted((o, t) for o in owners for t in "ab")
-        assert await store.extend(tasks, lease=HOUR) == [Held.KEPT] * 24
+        assert await store.extend(tasks, lease=LEASE) == [Held.KEPT] * 24
         results = await store.settle([failed(task) if task.id == "a" else completed(task) for task in tasks])
         assert results == [Settled.DONE] * 24
         assert {name: count for name, count in (await store.counts()).items() if count} == {"failed": 12, "outbox": 24}
@@ -282,11 +282,11 @@ async def test_without_the_right_to_wake_everything_else_goes_on(
         async with store.session():
             await store.open()
             await store.add(thought(due=LONG_AGO))
-            [task] = (await store.claim(lane, limit=1, lease=HOUR)).tasks
+            [task] = (await store.claim(lane, limit=1, lease=LEASE)).tasks
             await store.settle([retried(task, LONG_AGO)])
             [task] = (await store.claim(lane, limit=1, lease=0)).tasks
             assert (await store.recover(lane, limit=1)).count == 1
-            [task] = (await store.claim(lane, limit=1, lease=HOUR)).tasks
+            [task] = (await store.claim(lane, limit=1, lease=LEASE)).tasks
             await store.settle([failed(task)])
             assert (await store.add(thought(due=LONG_AGO))).replaced
             await store.move("ana", "milk", Movement(states=EVERYWHERE, to=Status.CREATED))

@@ -13,7 +13,7 @@ from later.store import keys
 from later.store.base import Movement
 from later.store.keys import Lane
 from later.store.redis import RedisStore
-from tests.contract.world import HOUR, ServerWorld, retried, thought
+from tests.contract.world import LEASE, ServerWorld, retried, thought
 from tests.waiting import wait_until
 
 LONG_AGO = 1_700_000_000_000
@@ -77,7 +77,7 @@ async def test_a_task_that_is_moved_to_the_head_is_told(store: RedisStore, told:
 async def test_what_is_put_back_as_the_new_head_is_told(store: RedisStore, lane: Lane, told: Told) -> None:
     for task_id in ("a", "b"):
         await store.add(thought(task_id, due=LONG_AGO))
-    a, b = (await store.claim(lane, limit=2, lease=HOUR)).tasks
+    a, b = (await store.claim(lane, limit=2, lease=LEASE)).tasks
     await told()
     await store.settle([retried(a, LONG_AGO + 1)])
     assert await told() == [lane.queue]
