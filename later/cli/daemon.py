@@ -131,6 +131,10 @@ def _figures(figures: dict[str, Any]) -> list[tuple[str, str]]:
         ("kept in", figures["kept_in"]),
         ("workers", f"{workers['busy']} of {workers['places']} busy"),
         ("overdue", f"{figures['overdue_ms']} ms"),
+        (
+            "since start",
+            ", ".join(f"{count} {name}" for name, count in figures["outcomes"].items() if count) or "nothing",
+        ),
         *((name, str(count)) for name, count in figures["tasks"].items()),
         ("unread", f"{figures['yours']['unread']} of yours"),
     ]

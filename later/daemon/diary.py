@@ -13,6 +13,8 @@ from later.core.task import Task
 from later.store.base import Settled
 
 FEW_A_SECOND = 20
+REFUSED = ("settlement_stale", "settlement_gone", "lease_lost")
+"""What comes of an attempt whose lease was lost meanwhile: nothing is changed by it."""
 
 log = structlog.get_logger()
 
@@ -25,6 +27,8 @@ class Diary:
         self._second = 0
         self._written = 0
         self._untold: Counter[str] = Counter()
+        self.outcomes: Counter[str] = Counter(dict.fromkeys(("completed", "failed", "cancelled", *REFUSED), 0))
+        """How often what has come of attempts since the start, in the words of the log."""
 
     def settled(self, settlement: Settlement, result: Settled) -> None:
         """A settlement was answered."""
@@ -48,6 +52,7 @@ class Diary:
             self._untold.clear()
 
     def _note(self, event: str, task: Task, **facts: int | None) -> None:
+        self.outcomes[event] += 1
         second = int(self._clock.monotonic())
         if second != self._second:
             self._second, self._written = second, 0

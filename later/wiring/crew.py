@@ -20,6 +20,7 @@ from later.wiring.engine import Engine
 class Crew:
     """Who does what with due tasks."""
 
+    diary: Diary
     settler: Settler
     pool: Pool
     leases: Leases
@@ -29,14 +30,14 @@ class Crew:
 def hire(engine: Engine) -> Crew:
     """A crew for this engine: one pool, and a manager for each lane."""
     settings, store, rng = engine.settings, engine.store, engine.rng
-    settler = Settler(store, rng)
+    settler, diary = Settler(store, rng), Diary(engine.clock)
     worker = Worker(
         store=store,
         performer=Performer(engine.actions, timeout=settings.timeout_seconds),
         settler=settler,
         policy=settings.retry.policy(),
         rng=rng,
-        diary=Diary(engine.clock),
+        diary=diary,
     )
     pool = Pool(settings.workers, Suspects(worker, store, rng, lease=settings.lease).work)
     managers = [
@@ -52,4 +53,5 @@ def hire(engine: Engine) -> Crew:
         )
         for lane in store.lanes
     ]
-    return Crew(settler=settler, pool=pool, leases=Leases(store, pool, rng, lease=settings.lease), managers=managers)
+    leases = Leases(store, pool, rng, lease=settings.lease)
+    return Crew(diary=diary, settler=settler, pool=pool, leases=leases, managers=managers)

@@ -30,6 +30,7 @@ def build(engine: Engine, crew: Crew | None) -> House:
             "kept_in": engine.where,
             "tasks": await engine.store.counts(),
             "workers": workers,
+            "outcomes": dict(crew.diary.outcomes) if crew else None,
             "overdue_ms": max([(await engine.store.overdue(lane)).late for lane in engine.store.lanes], default=0),
         }
 

@@ -44,6 +44,9 @@ async def test_a_frozen_daemon_is_replaced_and_changes_nothing_afterwards(somebo
             refused = [event["task"] for event in frozen.events() if event["event"] in REFUSED]
             assert sorted(refused) == sorted(event["task"] for event in other.events("task_completed"))
             assert len(refused) == TASKS
+            counted = api(frozen).ask("GET", "/v1/stats").body["outcomes"]
+            assert sum(counted[event.removeprefix("task_")] for event in REFUSED) == TASKS
+            assert counted["completed"] == 0
             assert frozen.events("task_completed") == []
             past = [*api(frozen).all("/v1/history"), *api(other).all("/v1/history")]
             assert {(one["id"], one["status"], one["crashes"]) for one in past} == {

@@ -246,9 +246,11 @@ async def test_history_shows_what_came_of_tasks(later: Program) -> None:
     assert {task["status"] for task in later.json("history", "--status", "failed")["tasks"]} == {"failed"}
 
 
-def test_stats_say_how_many_and_where(later: Program) -> None:
+async def test_stats_say_how_many_and_where(later: Program) -> None:
+    await has_come(later, "counted")
     shown = later.run("stats").stdout
     assert re.search(r"^kept in +Valkey [\d.]+ in ~/state/redis$", shown, re.M)
+    assert re.search(r"^since start +\d+ completed", shown, re.M)
     figures = later.json("stats")
     assert {"created", "pending", "running", "failed"} <= set(figures["tasks"])
     assert figures["yours"]["owner"]
