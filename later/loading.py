@@ -112,6 +112,8 @@ def _refuse_unusable(settings: Settings) -> None:
         raise InvalidSetting(
             "LATER_PORT opens the API to the network, so LATER_TOKEN must be set: openssl rand -hex 32"
         )
+    if settings.redis_replicas and settings.redis_url is None:
+        raise InvalidSetting("LATER_REDIS_REPLICAS is for the Redis that LATER_REDIS_URL names; the built-in has none")
     if settings.after >= settings.within:
         raise InvalidSetting(
             "LATER_AFTER must be shorter than LATER_WITHIN: the earliest moment comes before the latest"

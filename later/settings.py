@@ -118,6 +118,7 @@ class Settings(BaseSettings):
     redis_url: RedisUrl | None = Field(
         None, description="redis://, rediss:// or unix://; without it Later runs its own"
     )
+    redis_replicas: int = Field(0, ge=0, le=16, description="so many have a new task before it is acknowledged")
     state_dir: HomePath = Field(
         default_factory=lambda: user_state_path("later"), description="where everything is kept"
     )

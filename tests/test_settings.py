@@ -212,6 +212,13 @@ def test_a_port_needs_a_token(monkeypatch):
     assert load().port == 8080
 
 
+def test_replicas_are_those_of_a_redis_that_is_named(monkeypatch):
+    monkeypatch.setenv("LATER_REDIS_REPLICAS", "1")
+    assert refused().startswith("LATER_REDIS_REPLICAS is for the Redis that LATER_REDIS_URL names")
+    monkeypatch.setenv("LATER_REDIS_URL", "redis://localhost")
+    assert load().redis_replicas == 1
+
+
 def test_the_earliest_moment_comes_before_the_latest(monkeypatch):
     monkeypatch.setenv("LATER_WITHIN", "1h")
     assert refused().startswith("LATER_AFTER must be shorter than LATER_WITHIN")

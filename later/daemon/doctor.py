@@ -18,8 +18,8 @@ OUTBOX_ENTRIES = 10_000
 Finding = dict[str, str]
 
 
-def examine_store(server: Mapping[str, Any]) -> Iterator[Finding]:
-    """Judge what `Store.describe` tells."""
+def examine_store(server: Mapping[str, Any], *, replicas: int = 0) -> Iterator[Finding]:
+    """Judge what `Store.describe` tells; `replicas` is how many must have a task before it is acknowledged."""
     version = str(server.get("compatible") or "0")
     if tuple(int(part) for part in version.split(".")[:2]) < OLDEST:
         yield _finding(
@@ -33,6 +33,14 @@ def examine_store(server: Mapping[str, Any]) -> Iterator[Finding]:
         yield _finding(
             "store",
             f"appendfsync is {server['appendfsync']}: a power cut loses the last moments; set appendfsync always",
+        )
+    if "err" in (server.get("written"), server.get("saved")):
+        yield _finding("store", "the server could not write to its disk the last time; make room there, see its log")
+    if int(server.get("replicas") or 0) > replicas == 0:
+        yield _finding(
+            "store",
+            f"the server has {server['replicas']} replicas, and a failover may lose the last moments; "
+            "set LATER_REDIS_REPLICAS=1 to acknowledge what a replica has",
         )
     policy = server.get("maxmemory-policy")
     if policy not in (None, "noeviction"):

@@ -18,6 +18,8 @@ from later.store.scripts import Argument, Script
 CONNECT_S = 2.0
 REPLY_S = 5.0
 CONNECTIONS = 64
+REPLICAS_S = 2.0
+"""How long replicas may take to have a write; then its outcome counts as unknown."""
 
 WAITING = ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "MISCONF", "TRYAGAIN", "BUSY", "NOREPLICAS")
 """Error replies that name a state of the server which passes, and in which one waits."""
@@ -50,10 +52,12 @@ def connect(url: str, **options: Any) -> redis.Redis:
 class Calls:
     """Commands and scripts on one server."""
 
-    def __init__(self, server: redis.Redis, contact: Contact, clock: Clock) -> None:
+    def __init__(self, server: redis.Redis, contact: Contact, clock: Clock, *, replicas: int = 0) -> None:
+        """`replicas`: so many must have a write that is acknowledged to somebody outside."""
         self._server = server
         self._contact = contact
         self._clock = clock
+        self._replicas = replicas
 
     async def command(self, *words: Argument) -> Any:
         """One command. Raises StoreUnavailable, StoreFull."""
@@ -94,6 +98,24 @@ class Calls:
         sent = self._clock.monotonic()
         run = script.run_in_transaction if transaction else script.run
         now_us, *answer = await self._ask(lambda: run(self._server, keys, arguments), writes=True)
+        self._contact.heard(int(now_us), sent)
+        return answer
+
+    async def acknowledged(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
+        """The same for what somebody outside asked for: answered when enough replicas have it as well."""
+        if not self._replicas:
+            return await self.script(script, keys, arguments)
+        sent = self._clock.monotonic()
+        within_ms = int(REPLICAS_S * 1000)
+        (now_us, *answer), reached = await self._ask(
+            lambda: script.run_and_wait(self._server, keys, arguments, replicas=self._replicas, within_ms=within_ms),
+            writes=True,
+        )
+        if reached < self._replicas:
+            raise StoreUnavailable(
+                f"only {reached} of {self._replicas} replicas have this by now (LATER_REDIS_REPLICAS); try again: the "
+                "same is not done twice"
+            )
         self._contact.heard(int(now_us), sent)
         return answer
 

@@ -133,6 +133,9 @@ class Reader:
             "compatible": info.get("redis_version"),
             "role": info.get("role"),
             "memory": info.get("used_memory"),
+            "replicas": info.get("connected_slaves"),
+            "written": info.get("aof_last_write_status"),
+            "saved": info.get("rdb_last_bgsave_status"),
             **config,
         }
 

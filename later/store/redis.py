@@ -48,9 +48,13 @@ class RedisStore:
         holder: str,
         own_queues: frozenset[str] = frozenset({"default"}),
         partitions: int = 1,
+        replicas: int = 0,
         lease: Millis = 30_000,
     ) -> None:
-        """`own_queues` are performed by daemons; every other queue belongs to its owner and is pulled by clients."""
+        """`own_queues` are performed by daemons; every other queue belongs to its owner and is pulled by clients.
+
+        `replicas`: so many must have what an owner asks for before it is acknowledged.
+        """
         self.url = url
         self.holder = holder
         self.partitions = partitions
@@ -59,7 +63,7 @@ class RedisStore:
         self._contact = Contact(clock, tolerance=lease / 3000)
         self._server = connect(url)
         self._listener = connect(url, health_check_interval=int(QUIET_S))
-        self._calls = Calls(self._server, self._contact, clock)
+        self._calls = Calls(self._server, self._contact, clock, replicas=replicas)
         self._wakes = Wakes(self._listener, self._layout.lanes)
         self._reader = Reader(self._calls, self._layout)
         self.outbox = RedisOutbox(self._calls, partitions)
@@ -111,7 +115,7 @@ class RedisStore:
     async def add(self, task: Task) -> Added:
         partition = self._layout.partition(task.owner)
         queue = self._layout.queue(task.owner, task.queue)
-        [answer] = await self._calls.script(
+        [answer] = await self._calls.acknowledged(
             self._add,
             [
                 keys.task(partition, task.name),
@@ -217,7 +221,7 @@ class RedisStore:
 
     async def move(self, owner: str, task_id: str, movement: Movement) -> Moved:
         partition, name = self._layout.partition(owner), f"{owner}/{task_id}"
-        code, status, lease_end = await self._calls.script(
+        code, status, lease_end = await self._calls.acknowledged(
             self._move,
             [
                 keys.task(partition, name),

@@ -29,6 +29,24 @@ class Script:
         except NoScriptError:
             return await server.execute_command("EVAL", self.text, len(keys), *keys, *arguments)
 
+    async def run_and_wait(
+        self, server: redis.Redis, keys: Sequence[str], arguments: Sequence[Argument], *, replicas: int, within_ms: int
+    ) -> tuple[Any, int]:
+        """The script's answer, and how many replicas have what it wrote; both over one connection, as WAIT asks."""
+        answer: Any = None
+        reached = 0
+        for command, body in (("EVALSHA", self.sha), ("EVAL", self.text)):
+            async with server.pipeline(transaction=False) as pipeline:
+                pipeline.execute_command(command, body, len(keys), *keys, *arguments)
+                pipeline.execute_command("WAIT", replicas, within_ms)
+                answer, reached = await pipeline.execute(raise_on_error=False)
+            if not isinstance(answer, NoScriptError):
+                break
+        for said in (answer, reached):
+            if isinstance(said, Exception):
+                raise said
+        return answer, reached
+
     async def run_in_transaction(self, server: redis.Redis, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
         """The same as MULTI · EVALSHA · EXEC.
 

@@ -19,6 +19,7 @@ from later.api.principal import PEER
 from later.api.server import Server
 from later.clock import Clock
 from later.core.errors import StoreUnavailable
+from later.daemon import doctor
 from later.daemon.patience import Patience
 from later.daemon.serve import Loop, serve
 from later.daemon.systemd import Notifier
@@ -82,11 +83,14 @@ async def ask(
 
 
 async def _reach(engine: Engine) -> None:
-    """Wait for a store that does not answer yet; one line says so, one that it has come."""
+    """Wait for a store that does not answer yet; say that, that it has come, and what is unsafe about it."""
     patience = Patience(engine.rng)
     while True:
         try:
-            return await engine.store.open()
+            await engine.store.open()
+            for finding in doctor.examine_store(await engine.store.describe(), replicas=engine.settings.redis_replicas):
+                log.warning("store_unsafe", advice=finding["advice"])
+            return
         except StoreUnavailable:
             await patience.pause()
 

@@ -39,6 +39,7 @@ class Engine:
             holder=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}",
             own_queues=frozenset(settings.queues),
             partitions=settings.partitions,
+            replicas=settings.redis_replicas,
             lease=settings.lease,
         )
         self.markers = Markers(settings.socket_path.parent / "unread")

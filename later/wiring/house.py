@@ -41,7 +41,7 @@ def build(engine: Engine, crew: Crew | None) -> House:
             raise Unavailable(f"the manager has not looked at its tasks for {idle:.0f} s; restart the daemon")
 
     async def findings() -> list[doctor.Finding]:
-        found = [*doctor.examine_store(await engine.store.describe())]
+        found = [*doctor.examine_store(await engine.store.describe(), replicas=engine.settings.redis_replicas)]
         found += doctor.examine_counts(await engine.store.counts())
         found += doctor.examine_clock(engine.store.now(), engine.clock.wall())
         found += doctor.examine_disk(engine.settings.state_dir)

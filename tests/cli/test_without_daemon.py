@@ -76,6 +76,7 @@ def test_a_server_that_may_forget_is_named_by_the_doctor_and_one_that_is_gone_by
             "store: nothing is written to disk (appendonly no): a restart loses tasks; set appendonly yes",
             "store: maxmemory-policy is allkeys-lru: a full server drops tasks; set maxmemory-policy noeviction",
         ]
+        assert [f"store: {event['advice']}" for event in later.events("store_unsafe")] == findings[:2]
         assert len(json.loads(later.run("doctor", "--json", check=1).stdout)["findings"]) == len(findings)
         careless.end()
         began = time.monotonic()

@@ -41,6 +41,9 @@ def test_a_server_that_hides_its_settings_is_not_blamed():
         ({"role": "slave"}, "point LATER_REDIS_URL at its master"),
         ({"appendonly": "no"}, "set appendonly yes"),
         ({"appendfsync": "everysec"}, "set appendfsync always"),
+        ({"written": "err"}, "make room"),
+        ({"saved": "err"}, "make room"),
+        ({"replicas": 2}, "set LATER_REDIS_REPLICAS=1"),
         ({"maxmemory-policy": "allkeys-lru"}, "set maxmemory-policy noeviction"),
         ({"maxmemory": "1000000", "memory": 950_000}, "raise maxmemory"),
     ],
@@ -48,6 +51,10 @@ def test_a_server_that_hides_its_settings_is_not_blamed():
 def test_what_is_wrong_is_told_with_its_cure(wrong, cure):
     [said] = advice(**wrong)
     assert cure in said
+
+
+def test_replicas_that_are_waited_for_need_no_advice():
+    assert list(doctor.examine_store({**SOUND, "replicas": 2}, replicas=1)) == []
 
 
 def test_quarantine_and_a_full_outbox_are_told():
