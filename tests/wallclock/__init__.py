@@ -30,7 +30,7 @@ class WallClock:
         self._write()
 
     def step(self, seconds: float) -> None:
-        """Set it forwards, or back, by so much from what it shows."""
+        """Set it forwards, or back, by so much from what it shows; a server notices within a tenth of a second."""
         self.ahead_s += seconds
         self._write()
 
