@@ -46,7 +46,7 @@ class Reader:
         tasks: list[Task | None] = []
         for at, (name, record) in enumerate(zip(names, rest[len(queues) :], strict=True)):
             lease = next((ends[at] for ends in leases if ends[at] is not None), None)
-            tasks.append(_task(name, record, due=dues[at], created=created[at], failed=failed[at], lease=lease))
+            tasks.append(read_task(name, record, due=dues[at], created=created[at], failed=failed[at], lease=lease))
         return tasks
 
     async def held_by(self, lane: Lane, holder: str) -> list[Task]:
@@ -65,7 +65,7 @@ class Reader:
         )
         records, dues, leases = (answer[at : at + len(names)] for at in range(0, len(answer), len(names)))
         tasks = [
-            _task(name, record, due=due, created=None, failed=None, lease=lease)
+            read_task(name, record, due=due, created=None, failed=None, lease=lease)
             for name, record, due, lease in zip(names, records, dues, leases, strict=True)
             if lease is not None
         ]
@@ -153,9 +153,10 @@ class Reader:
         return [name.removeprefix(mine) for name in names if name.startswith(mine)]
 
 
-def _task(
+def read_task(
     name: str, record: Any, *, due: Any, created: str | None, failed: str | None, lease: str | None
 ) -> Task | None:
+    """The task of a record and of its scores in the user list and the state sets; None if it cannot be read."""
     if not record or isinstance(record, Exception):
         return None
     status = Status.PENDING

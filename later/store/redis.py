@@ -21,7 +21,7 @@ from later.store.calls import Calls, connect
 from later.store.contact import Contact
 from later.store.keys import Lane
 from later.store.outbox import RedisOutbox
-from later.store.reader import Reader
+from later.store.reader import Reader, read_task
 from later.store.scripts import Argument, Script
 from later.store.wakes import QUIET_S, Wakes
 
@@ -115,7 +115,7 @@ class RedisStore:
     async def add(self, task: Task) -> Added:
         partition = self._layout.partition(task.owner)
         queue = self._layout.queue(task.owner, task.queue)
-        [answer] = await self._calls.acknowledged(
+        answer, *kept = await self._calls.acknowledged(
             self._add,
             [
                 keys.task(partition, task.name),
@@ -139,11 +139,11 @@ class RedisStore:
         match answer:
             case "added" | "replaced":
                 return Added(task=task, kept=False, replaced=answer == "replaced")
-            case "kept":
-                return Added(task=await self.get(task.owner, task.id) or task, kept=True)
+            case "kept" if (there := _kept(task.name, *kept)) is not None:
+                return Added(task=there, kept=True)
             case "ending":
                 raise Conflict(f"{task.id!r} is about to end as cancelled; add it again once that is over")
-            case "taken":
+            case "taken" | "kept":
                 raise IdTaken(
                     f"{task.id!r} is another task already, and it stays; choose another id or change that task"
                 )
@@ -298,6 +298,11 @@ class RedisStore:
         log.error("task_quarantined", task=name, error=str(damage))
         await self._calls.command("ZADD", keys.quarantine(lane.partition), self.now(), name)
         await self._calls.command("ZREM", keys.running(lane.partition, lane.queue), name)
+
+
+def _kept(name: str, created: str | None, lease: str | None, due: Any, fields: Sequence[str]) -> Task | None:
+    """The task that stays, as the script saw it: it may have ended since. None if its record cannot be read."""
+    return read_task(name, codec.pairs(fields), due=due, created=created, failed=None, lease=lease)
 
 
 def _item(settlement: Settlement) -> list[Argument]:

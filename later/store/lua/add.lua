@@ -5,7 +5,8 @@
 --       7… the record: field, value, …
 -- Returns {now µs, 'added' | 'replaced' | 'kept' | 'taken' | 'ending' | 'full'}
 --   replaced: a failed task had the id; its failure is in the outbox since it failed
---   kept: a live task has the id and the same spec and queue; nothing is changed
+--   kept: a live task has the id and the same spec and queue; nothing is changed. Then as well, each or false:
+--     since when it is created, its lease end ms, its entry of the user list, and {field, value, …}
 --   taken: also by a record that is in no state, and so would never be performed
 --   ending: the owner has asked for the end of the task that has the id
 local record, user, created, due, failed, outbox, running = unpack(KEYS)
@@ -21,10 +22,13 @@ if redis.call('EXISTS', record) == 1 then
     local given = {}
     for i = 7, #ARGV, 2 do given[ARGV[i]] = ARGV[i + 1] end
     local kept = redis.pcall('HMGET', record, 'spec', 'queue', 'cancel')
-    local live = redis.call('ZSCORE', created, name) or redis.call('ZSCORE', due, name)
-    live = live or redis.call('ZSCORE', running, name)
+    local since, lease = redis.call('ZSCORE', created, name), redis.call('ZSCORE', running, name)
+    local live = since or lease or redis.call('ZSCORE', due, name)
     local same = live and kept[1] == given.spec and kept[2] == given.queue
-    return {string.format('%.0f', now), kept[3] and 'ending' or same and 'kept' or 'taken'}
+    answer = kept[3] and 'ending' or same and 'kept' or 'taken'
+    if answer ~= 'kept' then return {string.format('%.0f', now), answer} end
+    local fields = redis.call('HGETALL', record)
+    return {string.format('%.0f', now), answer, since, lease, redis.pcall('ZSCORE', user, id), fields}
   end
 end
 if redis.call('XLEN', outbox) >= tonumber(ARGV[6]) then
