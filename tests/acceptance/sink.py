@@ -48,7 +48,8 @@ class SinkAction:
     def _note(self, kind, task):
         line = {
             "kind": kind, "id": task.id, "delivery_id": task.delivery_id, "claim": task.claim, "due": task.due,
-            "at": time.time() * 1000, "attempts": task.attempts, "crashes": task.crashes, "pid": os.getpid(),
+            "at": time.time() * 1000, "monotonic": time.monotonic(),
+            "attempts": task.attempts, "crashes": task.crashes, "pid": os.getpid(),
         }
         file = os.open(self._home + "/arrivals", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
