@@ -1,7 +1,8 @@
-"""A unix socket between a store and its server on which replies are delayed, withheld or cut off."""
+"""A unix socket between a store and its server on which replies are delayed, withheld or cut off, or nothing passes."""
 
 from __future__ import annotations
 
+import random
 import shutil
 import tempfile
 from asyncio import StreamReader, StreamWriter, open_unix_connection, start_unix_server
@@ -23,7 +24,12 @@ class Proxy:
         self._hold: bytes | None = None
         self._released = anyio.Event()
         self._writers: set[StreamWriter] = set()
+        self._passable = anyio.Event()
+        self._passable.set()
+        self._rng = random.Random(20261122)
         self.delay_s = 0.0
+        self.cut_share = 0.0
+        """Of all replies, the share in whose place the connection is cut: the server has carried the request out."""
         self.cuts = 0
         self.held = 0
 
@@ -44,6 +50,14 @@ class Proxy:
         """Pass on what was kept back."""
         self._released.set()
 
+    def block(self) -> None:
+        """Half open: every connection stays, and is made, but nothing passes on it until `unblock`."""
+        self._passable = anyio.Event()
+
+    def unblock(self) -> None:
+        """Pass everything on again, first of all what came meanwhile."""
+        self._passable.set()
+
     def drop(self) -> None:
         """Cut every connection there is."""
         for writer in list(self._writers):
@@ -57,6 +71,7 @@ class Proxy:
         finally:
             listener.close()
             self.release()
+            self.unblock()
             self.drop()
 
     async def _serve(self, reader: StreamReader, writer: StreamWriter) -> None:
@@ -75,6 +90,7 @@ class Proxy:
     async def _ask(self, reader: StreamReader, server: StreamWriter, connection: Connection) -> None:
         with suppress(OSError):
             while request := await reader.read(1 << 20):
+                await self._passable.wait()
                 if self._cut is not None and self._cut in request:
                     self._cut = None
                     connection.cut.set()
@@ -89,7 +105,8 @@ class Proxy:
         with suppress(OSError):
             while reply := await server.read(1 << 20):
                 await anyio.sleep(self.delay_s)
-                if connection.cut.is_set():
+                await self._passable.wait()
+                if connection.cut.is_set() or self._rng.random() < self.cut_share:
                     self.cuts += 1
                     break
                 if connection.held.is_set():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ from later.store.scripts import Argument, Script
 
 CONNECT_S = 2.0
 REPLY_S = 5.0
+"""The deadline of a call, with the wait for a connection and the making of one."""
 CONNECTIONS = 64
 REPLICAS_S = 2.0
 """How long replicas may take to have a write; then its outcome counts as unknown."""
@@ -121,7 +123,8 @@ class Calls:
 
     async def _ask(self, ask: Callable[[], Awaitable[Answer]], *, writes: bool = False) -> Answer:
         try:
-            answer = await ask()
+            async with asyncio.timeout(REPLY_S):
+                answer = await ask()
         except exceptions.OutOfMemoryError as error:
             raise StoreFull from error
         except (exceptions.AuthenticationError, exceptions.NoPermissionError) as error:
@@ -129,7 +132,7 @@ class Calls:
         except (exceptions.ConnectionError, exceptions.TimeoutError, OSError) as error:
             if isinstance(error.__cause__, exceptions.AuthenticationError):
                 raise self._refused(f"the store refuses this user: {error}") from error
-            self._contact.missed(str(error) or type(error).__name__)
+            self._contact.missed(str(error) or f"no answer within {REPLY_S:g} s")
             raise StoreUnavailable from error
         except exceptions.ResponseError as error:
             said = _said(error)
