@@ -22,6 +22,7 @@ class Proxy:
         self._path = path
         self._cut: bytes | None = None
         self._hold: bytes | None = None
+        self._hold_each = False
         self._released = anyio.Event()
         self._writers: set[StreamWriter] = set()
         self._passable = anyio.Event()
@@ -41,13 +42,14 @@ class Proxy:
         """Cut the connection in place of the reply to the next request with these words; the server carries it out."""
         self._cut = words.encode()
 
-    def hold_reply_to(self, words: str) -> None:
-        """Keep back the reply to the next request with these words until `release`."""
-        self._hold = words.encode()
+    def hold_reply_to(self, words: str, *, each: bool = False) -> None:
+        """Keep back the reply to the next request, or to each, with these words until `release`."""
+        self._hold, self._hold_each = words.encode(), each
         self._released = anyio.Event()
 
     def release(self) -> None:
         """Pass on what was kept back."""
+        self._hold = None
         self._released.set()
 
     def block(self) -> None:
@@ -95,7 +97,7 @@ class Proxy:
                     self._cut = None
                     connection.cut.set()
                 if self._hold is not None and self._hold in request:
-                    self._hold = None
+                    self._hold = self._hold if self._hold_each else None
                     connection.held.set()
                 server.write(request)
                 await server.drain()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Sequence
 
 import anyio
 import structlog
@@ -12,7 +13,7 @@ from anyio.abc import TaskStatus
 
 from later.clock import Clock
 from later.core.errors import StoreUnavailable
-from later.core.task import Millis
+from later.core.task import Millis, Task
 from later.daemon.patience import Patience
 from later.daemon.pool import Pool
 from later.store.base import Claim, Store
@@ -70,11 +71,15 @@ class Manager:
     async def tick(self) -> Millis | None:
         """Room → claim → start. Returns when the next task is due (None: there is none)."""
         await self._room()
+        orphans = await self._orphans() if self._claim_unanswered else []  # before any place is held for an answer
         # A claim that is cut off would leave tasks leased to a daemon that does not know of them.
         with self._pool.reserved(self._batch) as places, anyio.CancelScope(shield=True):
-            claim = await self._claim(places)
-            for task in claim.tasks:
-                self._pool.start(task)
+            if len(orphans) > places:  # nothing more is claimed until all of them have a place
+                claim = Claim(tasks=orphans[:places], next_due=orphans[places].due)
+            else:
+                self._start(orphans)
+                claim = await self._claim(places - len(orphans))
+            self._start(claim.tasks)
         return claim.next_due
 
     async def _room(self) -> None:
@@ -85,22 +90,21 @@ class Manager:
                 await self._pool.wait_for_room(1.0)
             self._looked = self._clock.monotonic()
 
+    async def _orphans(self) -> Sequence[Task]:
+        """What an unanswered claim took."""
+        known = self._pool.claims  # as of before the question: one that is settled meanwhile is no orphan
+        held = await self._store.adopt(self.lane)
+        return [task for task in held if (task.name, task.claim) not in known]
+
     async def _claim(self, places: int) -> Claim:
-        if self._claim_unanswered:
-            places -= await self._adopt(places)
         self._claim_unanswered = True
         claim = await self._store.claim(self.lane, limit=places, lease=self._lease)
         self._claim_unanswered = False
         return claim
 
-    async def _adopt(self, places: int) -> int:
-        """Start what an unanswered claim took; returns how many. What finds no place comes back as its lease ends."""
-        known = self._pool.claims  # as of before the question: one that is settled meanwhile is no orphan
-        held = await self._store.adopt(self.lane)
-        orphans = [task for task in held if (task.name, task.claim) not in known][:places]
-        for task in orphans:
+    def _start(self, tasks: Sequence[Task]) -> None:
+        for task in tasks:
             self._pool.start(task)
-        return len(orphans)
 
     async def _rest(self, next_due: Millis | None) -> None:
         """Sleep until the next due time; a sooner task ends the sleep. Shortly before the time, make ready."""

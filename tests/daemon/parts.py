@@ -141,11 +141,14 @@ class Parts:
         wakeup_before: float = 1.0,
         policy: RetryPolicy = PATIENT,
         queues: Sequence[str] = ("default",),
+        partitions: int = 1,
     ) -> None:
         self.clock = Clock()
         self.rng = random.Random(holder)
         self.lease = lease
-        self.store = RedisStore(url, clock=self.clock, holder=holder, own_queues=frozenset(queues), lease=lease)
+        self.store = RedisStore(
+            url, clock=self.clock, holder=holder, own_queues=frozenset(queues), partitions=partitions, lease=lease
+        )
         registry = Registry(
             Surroundings(settings=Settings(), now=self.store.now), doors=[cast(Any, Door(action)) for action in actions]
         )

@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable
+from contextlib import suppress
 
 import anyio
 import pytest
@@ -154,14 +155,15 @@ async def test_no_call_outlasts_its_deadline(
         took: list[float] = []
         async with anyio.create_task_group() as all_at_once:
             for call in calls:
-                all_at_once.start_soon(unanswered, call, took)
+                all_at_once.start_soon(ended, call, took)
     assert len(took) == len(calls)
     assert max(took) < DEADLINE_S + 1
 
 
-async def unanswered(call: Awaitable[object], took: list[float]) -> None:
+async def ended(call: Awaitable[object], took: list[float]) -> None:
+    """Note how long it takes, whether it is answered or not."""
     began = time.monotonic()
-    with pytest.raises(StoreUnavailable):
+    with suppress(StoreUnavailable):
         await call
     took.append(time.monotonic() - began)
 
