@@ -41,16 +41,27 @@ class Server:
         self.socket = home / "s"
         self.url = f"unix://{self.socket}"
         self._words = [str(program), "--dir", str(home), "--unixsocket", str(self.socket)]
-        for name, value in {**RULES, **rules}.items():
-            self._words += [f"--{name.replace('_', '-')}", value]
+        self._words += _spoken({**RULES, **rules})
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
-        """Start it; returns once it answers."""
+    def start(self, *, wait: bool = True, **rules: str) -> None:
+        """Start it, for this once by these rules besides; returns once it answers, if that is waited for."""
+        words = [*self._words, *_spoken(rules)]
         with (self.home / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                self._words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=self._env
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env=self._env,
+                restore_signals=False,  # a limit on the size of its files is an error to it, and no signal
             )
+        if wait:
+            self._wait()
+
+    def _wait(self) -> None:
+        assert self._process is not None
         until = time.monotonic() + START_S
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > until:
@@ -63,6 +74,16 @@ class Server:
             self._process.send_signal(number)
             self._process.wait(START_S)
             self._process = None
+
+    def wait(self) -> None:
+        """Return once it has ended by itself."""
+        assert self._process is not None
+        self._process.wait(START_S)
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
 
     def send(self, number: signal.Signals) -> None:
         assert self._process is not None
@@ -78,6 +99,10 @@ class Server:
             return bool(self.ask("PING"))
         except redis.RedisError:
             return False
+
+
+def _spoken(rules: Mapping[str, str]) -> list[str]:
+    return [word for name, value in rules.items() for word in (f"--{name.replace('_', '-')}", value)]
 
 
 @contextmanager

@@ -149,6 +149,9 @@ class Store(Protocol):
     def steady_for(self) -> float:
         """Seconds since which contact has had no gap and the store's clock no step."""
 
+    def trouble(self) -> str | None:
+        """Why the server takes nothing just now, though it may answer what is read; None if it does."""
+
     async def ping(self) -> None:
         """Prove a round trip."""
 

@@ -129,6 +129,8 @@ class Calls:
             raise StoreFull from error
         except (exceptions.AuthenticationError, exceptions.NoPermissionError) as error:
             raise self._refused(f"the store refuses this user: {error}") from error
+        except exceptions.BusyLoadingError as error:
+            raise self._refused(f"the store cannot serve now: {_said(error)}") from error
         except (exceptions.ConnectionError, exceptions.TimeoutError, OSError) as error:
             if isinstance(error.__cause__, exceptions.AuthenticationError):
                 raise self._refused(f"the store refuses this user: {error}") from error

@@ -29,6 +29,7 @@ class Contact:
         self._low_known = False
         self._timed = self._heard = self._steady_since = clock.monotonic()
         self._lost = self._refused = False
+        self._reason = ""
 
     def heard(self, server_us: int, sent: float) -> None:
         """A reply has just come to what was sent then; the server's clock showed these microseconds in between."""
@@ -61,6 +62,7 @@ class Contact:
     def missed(self, reason: str, *, refused: bool = False) -> None:
         """No reply has come, or one that says that the server cannot serve (`refused`)."""
         self._refused = refused
+        self._reason = reason
         if not self._lost:
             self._lost = True
             log.warning("store_lost", error=reason)
@@ -80,6 +82,11 @@ class Contact:
     @property
     def lost(self) -> bool:
         return self._lost
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the server does not serve just now; None if it does."""
+        return self._reason if self._lost else None
 
     def _disturbed(self, at: float, event: str, **facts: float) -> None:
         self._steady_since = at

@@ -107,6 +107,9 @@ class RedisStore:
     def steady_for(self) -> float:
         return self._contact.steady_for()
 
+    def trouble(self) -> str | None:
+        return self._contact.trouble
+
     async def ping(self) -> None:
         sent = self._clock.monotonic()
         seconds, micros = await self._calls.command("TIME")

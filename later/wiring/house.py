@@ -11,7 +11,7 @@ from later import __version__
 from later.actions.base import PermanentFailure, TemporaryFailure
 from later.actions.email import EmailAction
 from later.api.house import House
-from later.core.errors import Unavailable
+from later.core.errors import StoreUnavailable, Unavailable
 from later.daemon import doctor
 from later.wiring.crew import Crew
 from later.wiring.engine import Engine
@@ -36,6 +36,8 @@ def build(engine: Engine, crew: Crew | None) -> House:
 
     async def health() -> None:
         await engine.store.ping()
+        if trouble := engine.store.trouble():  # a full disk, say: what is read is answered all the same
+            raise StoreUnavailable(trouble)
         idle = max((manager.idle_for() for manager in crew.managers), default=0.0) if crew else 0.0
         if idle > STALLED_S:
             raise Unavailable(f"the manager has not looked at its tasks for {idle:.0f} s; restart the daemon")
