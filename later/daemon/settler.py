@@ -14,7 +14,7 @@ from later.daemon.patience import Patience
 from later.store.base import Settled, Store
 
 BATCH = 50
-"""Settlements in one transaction; keeps the server's longest stall well under a millisecond."""
+"""Settlements in one transaction: they hold the server up for about a millisecond."""
 
 
 class Settler:
