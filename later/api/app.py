@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from later import __version__
-from later.api import daemon, limits, past, problems, tasks
+from later.api import daemon, limits, moving, past, problems, tasks
 from later.api.house import House
 
 
@@ -17,6 +17,6 @@ def create_app(house: House) -> FastAPI:
     app.state.house = house
     app.add_middleware(limits.BodyLimit)
     problems.install(app)
-    for routes in (tasks, past, daemon):
+    for routes in (tasks, past, moving, daemon):
         app.include_router(routes.router)
     return app

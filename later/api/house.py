@@ -11,6 +11,7 @@ from starlette.requests import Request
 
 from later.api.principal import Gate, Principal
 from later.client import Client
+from later.moving import Moving
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +21,7 @@ class House:
     gate: Gate
     kept_in: str
     client: Callable[[str], Client]
+    moving: Moving
     stats: Callable[[], Awaitable[Mapping[str, Any]]]
     health: Callable[[], Awaitable[None]]
     findings: Callable[[], Awaitable[list[dict[str, str]]]]

@@ -21,11 +21,12 @@ from later.archive.rows import Past
 from later.archive.schema import past
 from later.core.errors import InvalidTask, Unavailable
 from later.core.past import Transition
-from later.core.task import Status
+from later.core.task import PAST, Status
 
 SHOWN_AT_A_TIME = 1000
 
 Values: TypeAlias = list[dict[str, Any]] | None
+Found: TypeAlias = Sequence[Row[Any]]
 
 _INSERT = insert(past).on_conflict_do_nothing(index_elements=["partition", "key", "uid"])
 _CURSOR = re.compile(r"([0-9]{1,18})\.([0-9]{1,18})")
@@ -65,6 +66,14 @@ class Archive:
             await self._write(owners, _INSERT, packed)
         return kept
 
+    async def restore(self, pasts: Sequence[Past]) -> list[bool]:
+        """Keep these as they were elsewhere, all in one step; whether each is new here. Raises Unkeepable."""
+        returning = _INSERT.returning(past.c.partition, past.c.key, past.c.uid)
+        owners = {one.task.owner for one in pasts}
+        added = await self._write(owners, returning, [rows.pack(one) | {"unread": one.unread} for one in pasts])
+        fresh = {tuple(row) for row in added}
+        return [(one.partition, one.key, one.task.uid) in fresh for one in pasts]
+
     async def latest(self, owner: str, task_id: str) -> Past | None:
         """The newest row of the owner's task of that id."""
         mine = (past.c.owner == owner, past.c.id == task_id)
@@ -87,6 +96,27 @@ class Archive:
         following = f"{page[-1].finished}.{page[-1].number}" if len(found) > limit else None
         return [rows.unpack(row) for row in page], following
 
+    async def walk(self, owner: str | None, *, cursor: str | None, limit: int) -> tuple[list[Past], str | None]:
+        """Rows of the owner (None: of all) in the order in which they came, and where it goes on."""
+        query = select(past).where(past.c.number > int(cursor or 0))
+        if owner is not None:
+            query = query.where(past.c.owner == owner)
+        found = await self._read(query.order_by(past.c.number).limit(limit))
+        return [rows.unpack(row) for row in found], str(found[-1].number) if len(found) == limit else None
+
+    async def count(self, owner: str | None) -> int:
+        """How many rows the owner has, or all owners."""
+        query = select(func.count().label("rows")).select_from(past)
+        [row] = await self._read(query if owner is None else query.where(past.c.owner == owner))
+        return int(row.rows)
+
+    async def over(self, names: Collection[tuple[str, str]]) -> Mapping[str, int]:
+        """Of these tasks, by owner and id: uid → the last occurrence that was completed or cancelled."""
+        query = select(past.c.uid, func.max(past.c.occurrence).label("last")).where(
+            tuple_(past.c.owner, past.c.id).in_(names), past.c.status.in_([status.value for status in PAST])
+        )
+        return {row.uid: row.last for row in await self._read(query.group_by(past.c.uid))}
+
     async def unread(self, owner: str, *, limit: int = SHOWN_AT_A_TIME) -> list[Past]:
         """What is new in the owner's inbox, oldest first."""
         query = select(past).where(past.c.owner == owner, past.c.unread)
@@ -108,28 +138,30 @@ class Archive:
         await self._write([owner], update(past).where(*mine).values(unread=False))
 
     async def _read(self, query: Select[Any]) -> Sequence[Row[Any]]:
-        return await database.whole(self._transaction(self._engine, (query, None)))
+        [found] = await database.whole(self._transaction(self._engine, (query, None)))
+        return found
 
-    async def _write(self, owners: Collection[str], statement: Executable, values: Values = None) -> None:
+    async def _write(self, owners: Collection[str], statement: Executable, values: Values = None) -> Found:
         """One writer at a time, so that these owners' counts are told in the order in which they came about."""
         async with self._turn:
-            await database.whole(self._write_and_tell(owners, statement, values))
+            return await database.whole(self._write_and_tell(owners, statement, values))
 
-    async def _write_and_tell(self, owners: Collection[str], statement: Executable, values: Values) -> None:
+    async def _write_and_tell(self, owners: Collection[str], statement: Executable, values: Values) -> Found:
         writing = database.writing(self._engine)
-        counts = _counts(await self._transaction(writing, (statement, values), (_unread_of(owners), None)))
+        written, unread = await self._transaction(writing, (statement, values), (_unread_of(owners), None))
+        counts = _counts(unread)
         for owner in owners:
             self._tell(owner, counts.get(owner, 0))
+        return written
 
-    async def _transaction(self, engine: AsyncEngine, *steps: tuple[Executable, Values]) -> Sequence[Row[Any]]:
-        """Execute these in one step; what the last of them found."""
+    async def _transaction(self, engine: AsyncEngine, *steps: tuple[Executable, Values]) -> list[Found]:
+        """Execute these in one step; what each of them found."""
         try:
             async with engine.connect() as connection:
                 try:
                     async with connection.begin():
-                        for statement, values in steps:
-                            result = await connection.execute(statement, values)
-                        return result.all()
+                        results = [await connection.execute(statement, values) for statement, values in steps]
+                        return [result.all() if result.returns_rows else [] for result in results]
                 except DBAPIError:
                     # Only a new connection notices that the file has become usable again.
                     await connection.invalidate()

@@ -24,6 +24,8 @@ COMMANDS = {
     "retry": "tasks",
     "inbox": "past",
     "history": "past",
+    "export": "moving",
+    "import": "moving",
     "stats": "daemon",
     "doctor": "daemon",
     "health": "daemon",

@@ -87,7 +87,7 @@ def _kept(body: dict[str, Any]) -> Kept:
 
 def _asked(body: dict[str, Any]) -> Kept:
     daemon = http.find()
-    if daemon is None and places.variable("LATER_REDIS_URL") and not places.variable("LATER_URL"):
+    if daemon is None and places.may_ask_the_store():
         from later.cli import engine
 
         return engine.add(body), None

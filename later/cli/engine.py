@@ -8,12 +8,17 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from later.cli import http, places
 from later.cli.output import UNAVAILABLE, Refused
+
+if TYPE_CHECKING:
+    from anyio.from_thread import BlockingPortal
+
+    from later.wiring import Answering
 
 DEMO_THOUGHT = "call mum"
 
@@ -52,6 +57,16 @@ def demo(audience: TextIO) -> int:
 
 def add(body: dict[str, Any]) -> dict[str, Any]:
     """A new thought straight into somebody's Redis, where no daemon answers."""
+    with without_a_daemon() as door:
+        task: dict[str, Any] = door.ask("POST", "/v1/tasks", body).body
+    return task | {"kept_in": f"{task['kept_in']}, where it waits for a daemon: `later run`"}
+
+
+@contextlib.contextmanager
+def without_a_daemon(*, past: bool = False) -> Iterator[http.Daemon]:
+    """The API in this process, on somebody's Redis; `past`: with the archive of the state directory."""
+    from anyio.from_thread import start_blocking_portal
+
     from later import loading
 
     with _refusals():
@@ -59,9 +74,22 @@ def add(body: dict[str, Any]) -> dict[str, Any]:
 
         from later import wiring
 
-        status, answer = asyncio.run(wiring.ask(chosen, "POST", "/v1/tasks", body))
-    task: dict[str, Any] = http.understood(status, answer).body
-    return task | {"kept_in": f"{task['kept_in']}, where it waits for a daemon: `later run`"}
+        with (
+            start_blocking_portal() as portal,
+            portal.wrap_async_context_manager(wiring.answering(chosen, past=past)) as answer,
+        ):
+            yield http.Daemon(places.Door(), _Inside(portal, answer))
+
+
+class _Inside:
+    """A wire that does not leave the process."""
+
+    def __init__(self, portal: BlockingPortal, answer: Answering) -> None:
+        self._portal = portal
+        self._answer = answer
+
+    def exchange(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> tuple[int, bytes]:
+        return self._portal.call(self._answer, method, target, headers, body)
 
 
 async def _add_one(socket_path: Path, audience: TextIO) -> None:

@@ -35,10 +35,14 @@ class Daemon:
         self._wire = wire
 
     def ask(
-        self, method: str, path: str, body: dict[str, Any] | None = None, query: dict[str, Any] | None = None
+        self, method: str, path: str, body: dict[str, Any] | bytes | None = None, query: dict[str, Any] | None = None
     ) -> Answer:
-        """Send a request; raises Refused when it is not carried out, Unanswered when nobody can say."""
-        headers = {"Content-Type": "application/json"} if body is not None else {}
+        """Send a request; a body in bytes is lines of JSON.
+
+        Raises Refused when it is not carried out, Unanswered when nobody can say.
+        """
+        kind, content = ("x-ndjson", body) if isinstance(body, bytes) else ("json", json.dumps(body).encode())
+        headers = {"Content-Type": f"application/{kind}"} if body is not None else {}
         if self.door.url and (token := places.variable("LATER_TOKEN")):
             headers["Authorization"] = f"Bearer {token}"
         if query:
@@ -46,9 +50,7 @@ class Daemon:
 
             path += "?" + urlencode(query, doseq=True)
         try:
-            status, text = self._wire.exchange(
-                method, path, headers, b"" if body is None else json.dumps(body).encode()
-            )
+            status, text = self._wire.exchange(method, path, headers, content if body is not None else b"")
         except OSError as error:
             sentence = f"the daemon at {self.door} did not answer ({_why(error)}); try again"
             raise unavailable(sentence, Unanswered) from error

@@ -112,6 +112,11 @@ def may_start_one() -> bool:
     return not off and not elsewhere
 
 
+def may_ask_the_store() -> bool:
+    """Whether a command may go to somebody's Redis by itself, where no daemon answers."""
+    return variable("LATER_REDIS_URL") is not None and variable("LATER_URL") is None
+
+
 def zone() -> str | None:
     """The caller's time zone by its IANA name, if this machine tells it."""
     named = os.environ.get("TZ", "").lstrip(":")

@@ -103,6 +103,23 @@ class Page:
     next: str | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """A live task, and since when it has been in its state."""
+
+    task: Task
+    since: Millis
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Walked:
+    """Some live tasks on a walk through all of them, the names of those that cannot be read, and where it goes on."""
+
+    found: Sequence[Standing]
+    unreadable: Sequence[str]
+    next: str | None
+
+
 class Outbox(Protocol):
     """The final transitions that nobody has kept elsewhere yet, in order."""
 
@@ -155,8 +172,11 @@ class Store(Protocol):
     async def ping(self) -> None:
         """Prove a round trip."""
 
-    async def add(self, task: Task) -> Added:
+    async def add(self, task: Task, *, since: Millis | None = None) -> Added:
         """Keep a new task; a failed one of that id is replaced.
+
+        With `since` it comes from elsewhere: it is kept as it was, in its own state since then, and replaces nothing;
+        a task of its uid that is there already stays as it is.
 
         Raises IdTaken when other content has the id, Conflict while its owner's wish to end it is being carried out.
         """
@@ -188,6 +208,13 @@ class Store(Protocol):
     async def page(self, owner: str, *, statuses: Iterable[Status], cursor: str | None, limit: int) -> Page:
         """The owner's live tasks in these states, in due order."""
 
+    async def walk(self, owner: str | None, *, cursor: str | None, looked_at: int) -> Walked:
+        """Live tasks of the owner (None: of all) among the next so many keys, in no order.
+
+        One that is there from the walk's beginning to its end comes at least once. Raises Conflict for a cursor that
+        has become void.
+        """
+
     async def head(self, lane: Lane) -> Millis | None:
         """When the lane's next task is due."""
 
@@ -196,6 +223,9 @@ class Store(Protocol):
 
     async def counts(self) -> Mapping[str, int]:
         """How many tasks there are by status, and in quarantine and outbox."""
+
+    async def live_of(self, owner: str) -> int:
+        """How many live tasks the owner has."""
 
     async def failed_of(self, owner: str) -> int:
         """How many of the owner's tasks have failed."""

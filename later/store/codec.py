@@ -41,7 +41,7 @@ def pack_spec(spec: Spec) -> str:
 
 
 def pack(task: Task, *, lane: str) -> list[str]:
-    """A new task's record as `field, value, …`; `lane` is the queue as keys name it."""
+    """A task's record as `field, value, …`, without the claim; `lane` is the queue as keys name it."""
     record = [
         "uid",
         task.uid,
@@ -60,6 +60,26 @@ def pack(task: Task, *, lane: str) -> list[str]:
         record += ["window", pack_window(task.window)]
     if task.occurrence != 1:
         record += ["occurrence", str(task.occurrence)]
+    return record + _pack_career(task)
+
+
+def _pack_career(task: Task) -> list[str]:
+    """What has come of the task so far: nothing of a new one."""
+    record = []
+    if task.updated != task.created:
+        record += ["updated", str(task.updated)]
+    if task.version != 1:
+        record += ["version", str(task.version)]
+    if task.attempts:
+        record += ["attempts", str(task.attempts)]
+    if task.crashes:
+        record += ["crashes", str(task.crashes)]
+    if task.blamed:
+        record += ["blamed", str(task.blamed)]
+    if task.failures:
+        record += ["failures", _pack_failures(task.failures)]
+    if task.cancel:
+        record += ["cancel", "1"]
     return record
 
 
@@ -74,7 +94,7 @@ def pack_changes(settlement: Settlement) -> str:
             "attempts", str(settlement.attempts),
             "crashes", str(settlement.crashes),
             "blamed", str(settlement.blamed),
-            "failures", _dump([[failure.at, failure.reason] for failure in settlement.failures]),
+            "failures", _pack_failures(settlement.failures),
         ]
     )  # fmt: skip
 
@@ -193,6 +213,10 @@ def _unpack_spec(text: str) -> dict[str, Any]:
         for field in ("action", "message", "to", "payload", "options", "zone", "rule")
         if field in said
     }
+
+
+def _pack_failures(failures: Sequence[Failure]) -> str:
+    return _dump([[failure.at, failure.reason] for failure in failures])
 
 
 def _unpack_failures(links: Sequence[Sequence[Any]]) -> tuple[Failure, ...]:

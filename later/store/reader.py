@@ -9,7 +9,7 @@ import structlog
 
 from later.core.task import LIVE, Millis, Status, Task
 from later.store import codec, keys
-from later.store.base import Overdue, Page
+from later.store.base import Overdue, Page, Standing
 from later.store.calls import Calls
 from later.store.keys import Lane, Layout
 
@@ -27,6 +27,10 @@ class Reader:
 
     async def read(self, owner: str, ids: Sequence[str]) -> list[Task | None]:
         """These tasks of the owner as of one moment; None for what is not there or cannot be read."""
+        return [found.task if found else None for found in await self.standing(owner, ids)]
+
+    async def standing(self, owner: str, ids: Sequence[str]) -> list[Standing | None]:
+        """The same, with since when each is in its state; of a pending one that is since it was last changed."""
         if not ids:
             return []
         partition = self._layout.partition(owner)
@@ -43,11 +47,13 @@ class Reader:
         )
         dues, created, failed, *rest = answer
         leases = rest[: len(queues)]
-        tasks: list[Task | None] = []
+        standing: list[Standing | None] = []
         for at, (name, record) in enumerate(zip(names, rest[len(queues) :], strict=True)):
             lease = next((ends[at] for ends in leases if ends[at] is not None), None)
-            tasks.append(read_task(name, record, due=dues[at], created=created[at], failed=failed[at], lease=lease))
-        return tasks
+            task = read_task(name, record, due=dues[at], created=created[at], failed=failed[at], lease=lease)
+            since = codec.score(created[at] or failed[at])
+            standing.append(Standing(task=task, since=task.updated if since is None else since) if task else None)
+        return standing
 
     async def held_by(self, lane: Lane, holder: str) -> list[Task]:
         """The lane's running tasks that this holder has claimed."""
@@ -115,6 +121,10 @@ class Reader:
             for (name, _, _), count in zip(rows, answer, strict=True):
                 total[name] += count
         return total
+
+    async def live_of(self, owner: str) -> int:
+        """How many live tasks the owner has."""
+        return int(await self._calls.command("ZCARD", keys.user(self._layout.partition(owner), owner)))
 
     async def failed_of(self, owner: str) -> int:
         """How many of the owner's tasks have failed; counted among the first FAILED_LOOKED_AT of all owners."""

@@ -16,13 +16,14 @@ from later.core.errors import Conflict, IdTaken, InvalidSetting, NotFound, Store
 from later.core.lifecycle import Settlement
 from later.core.task import LONGEST_LEASE, Millis, Status, Task
 from later.store import codec, keys
-from later.store.base import Added, Claim, Held, Moved, Movement, Overdue, Page, Recovered, Settled
+from later.store.base import Added, Claim, Held, Moved, Movement, Overdue, Page, Recovered, Settled, Walked
 from later.store.calls import Calls, connect
 from later.store.contact import Contact
 from later.store.keys import Lane
 from later.store.outbox import RedisOutbox
 from later.store.reader import Reader, read_task
 from later.store.scripts import Argument, Script
+from later.store.stocktaking import Stocktaking
 from later.store.wakes import QUIET_S, Wakes
 
 OUTBOX_LIMIT = 100_000
@@ -66,6 +67,7 @@ class RedisStore:
         self._calls = Calls(self._server, self._contact, clock, replicas=replicas)
         self._wakes = Wakes(self._listener, self._layout.lanes)
         self._reader = Reader(self._calls, self._layout)
+        self._stocktaking = Stocktaking(self._calls, self._reader)
         self.outbox = RedisOutbox(self._calls, partitions)
         self._add, self._claim, self._extend, self._settle, self._move, self._recover = map(
             Script, ("add", "claim", "extend", "settle", "move", "recover")
@@ -92,7 +94,8 @@ class RedisStore:
             kept = await self._calls.command("HGET", keys.META, "partitions")
         if kept != str(self.partitions):
             raise InvalidSetting(
-                f"LATER_PARTITIONS is {self.partitions}, but this store was begun with {kept}; set it to {kept}"
+                f"LATER_PARTITIONS is {self.partitions}, but this store was begun with {kept}; set it to {kept}, "
+                "or take everything to an empty one: `later export --all`, then `later import`"
             )
 
     async def listen(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
@@ -115,7 +118,7 @@ class RedisStore:
         seconds, micros = await self._calls.command("TIME")
         self._contact.heard(int(seconds) * 1_000_000 + int(micros), sent)
 
-    async def add(self, task: Task) -> Added:
+    async def add(self, task: Task, *, since: Millis | None = None) -> Added:
         partition = self._layout.partition(task.owner)
         queue = self._layout.queue(task.owner, task.queue)
         answer, *kept = await self._calls.acknowledged(
@@ -132,7 +135,9 @@ class RedisStore:
             [
                 task.name,
                 task.id,
+                task.status,
                 "" if task.due is None else task.due,
+                "" if since is None else since,
                 keys.wake(partition),
                 queue,
                 OUTBOX_LIMIT,
@@ -270,6 +275,9 @@ class RedisStore:
     async def page(self, owner: str, *, statuses: Iterable[Status], cursor: str | None, limit: int) -> Page:
         return await self._reader.page(owner, statuses=frozenset(statuses), cursor=cursor, limit=limit)
 
+    async def walk(self, owner: str | None, *, cursor: str | None, looked_at: int) -> Walked:
+        return await self._stocktaking.page(owner, cursor=cursor, looked_at=looked_at)
+
     async def head(self, lane: Lane) -> Millis | None:
         return await self._reader.head(lane)
 
@@ -278,6 +286,9 @@ class RedisStore:
 
     async def counts(self) -> Mapping[str, int]:
         return await self._reader.counts()
+
+    async def live_of(self, owner: str) -> int:
+        return await self._reader.live_of(owner)
 
     async def failed_of(self, owner: str) -> int:
         return await self._reader.failed_of(owner)

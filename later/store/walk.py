@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from later.core.errors import Conflict
@@ -21,7 +22,7 @@ class Walk:
         """
         server = (await self._calls.command("INFO", "server"))["run_id"]
         begun, _, place = (cursor or f"{server}.0").rpartition(".")
-        if begun != server:
+        if begun != server or not re.fullmatch(r"[0-9]{1,19}", place):
             raise Conflict("the store was restarted in the meantime; begin again")
         following, found = await self._calls.command("SCAN", place, "MATCH", pattern, "COUNT", looked_at)
         return found, None if int(following) == 0 else f"{server}.{following}"

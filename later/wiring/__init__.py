@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import Any, TextIO
+from typing import TextIO
 
 import anyio
 import structlog
@@ -33,6 +33,8 @@ from later.wiring.engine import Engine, choose, default_action, mail_can_go_out
 log = structlog.get_logger()
 
 Visitor = Callable[[Settings], Awaitable[None]]
+Answering = Callable[[str, str, Mapping[str, str], bytes], Awaitable[tuple[int, bytes]]]
+"""Answers a request (method, target, headers, body) by a status and a body."""
 
 STOP_S = 40.0
 """What stopping may take beyond the grace period: last settlements, open requests, the embedded server."""
@@ -60,26 +62,36 @@ async def run(settings: Settings, *, audience: TextIO | None = None, visitor: Vi
         return await _serve(engine, embedded, visitor)
 
 
-async def ask(
-    settings: Settings, method: str, path: str, body: Mapping[str, Any] | None
-) -> tuple[int, Mapping[str, Any]]:
-    """One request to the API without a daemon, in this process; the store must be somebody's Redis."""
+@asynccontextmanager
+async def answering(settings: Settings, *, past: bool = False) -> AsyncIterator[Answering]:
+    """The API without a daemon, in this process; the store must be somebody's Redis.
+
+    `past`: with the archive of the state directory, where there is no daemon then and none can start.
+    """
     import httpx2
 
     logs.configure(settings.log, "error")
     # The caller's desktop is not the one of the daemon that will perform it.
     engine = choose(settings, None, default_action="email" if mail_can_go_out(settings) else "inbox")
-    async with engine.store.session():
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(engine.store.session())
         try:
             await engine.store.open()
         except StoreUnavailable:
             raise StoreUnavailable(f"{engine.where} does not answer; check LATER_REDIS_URL, or try again") from None
-        app = create_app(house.build(engine, None))
+        if past:
+            directory.make_private(settings.state_dir)
+            stack.enter_context(directory.only_daemon(settings.state_dir))
+            await stack.enter_async_context(engine.archive.session())
         peer = (f"{PEER}{os.getuid()}", 0)
-        transport = httpx2.ASGITransport(app=app, client=peer)
-        async with httpx2.AsyncClient(transport=transport, base_url="http://later") as http:
-            answer = await http.request(method, path, json=body)
-            return answer.status_code, answer.json() if answer.content else {}
+        transport = httpx2.ASGITransport(app=create_app(house.build(engine, None)), client=peer)
+        http = await stack.enter_async_context(httpx2.AsyncClient(transport=transport, base_url="http://later"))
+
+        async def answer(method: str, target: str, headers: Mapping[str, str], body: bytes) -> tuple[int, bytes]:
+            answered = await http.request(method, target, headers=headers, content=body)
+            return answered.status_code, answered.content
+
+        yield answer
 
 
 async def _reach(engine: Engine) -> None:

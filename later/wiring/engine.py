@@ -18,6 +18,7 @@ from later.archive.markers import Markers
 from later.archive.writer import Writer
 from later.client import Client, Defaults
 from later.clock import Clock
+from later.moving import Moving
 from later.settings import Settings
 from later.store.embedded import EmbeddedServer
 from later.store.redis import RedisStore
@@ -52,6 +53,8 @@ class Engine:
             to=settings.to,
             zone=settings.zone,
         )
+
+        self.moving = Moving(store=self.store, archive=self.archive, writer=self.writer, actions=self.actions)
 
     def client(self, owner: str) -> Client:
         return Client(

@@ -53,6 +53,7 @@ def build(engine: Engine, crew: Crew | None) -> House:
         gate=engine.gate(),
         kept_in=engine.where,
         client=engine.client,
+        moving=engine.moving,
         stats=stats,
         health=health,
         findings=findings,

@@ -64,8 +64,12 @@ class ModelStore:
     def lanes(self) -> Sequence[Lane]:
         return self._ground.layout.lanes
 
-    async def add(self, task: Task) -> Added:
+    async def add(self, task: Task, *, since: Millis | None = None) -> Added:
         there = self._ground.tasks.get((task.owner, task.id))
+        if there is not None and since is not None:
+            if there.uid == task.uid:
+                return Added(task=there, kept=True)
+            raise IdTaken
         if there is not None and there.status is not Status.FAILED:
             if there.cancel:
                 raise Conflict
