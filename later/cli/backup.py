@@ -1,4 +1,4 @@
-"""The file that `later export` writes and `later import` reads: a line for each task, between a first and a last one."""
+"""The file that `later export` writes and `later import` reads: a first line, one for each task, a last one."""
 
 from __future__ import annotations
 

@@ -145,7 +145,8 @@ class _Import:
         if self._end is None:
             _say(f"{file} was cut off: its last line is missing, and who knows how many before it")
             return False
-        promised = sum(int(self._end.get(part) or 0) for part in ("live", "past"))
+        told = [self._end.get(part) for part in ("live", "past")]
+        promised = sum(count for count in told if isinstance(count, int))
         if self._tasks < promised:
             _say(f"{file} has {self._tasks:,} tasks, but had {promised:,} when it was written")
         return self._tasks >= promised
