@@ -33,7 +33,7 @@ from tests.servers import Server, served
 LONG_AGO = 1_700_000_000_000
 FAR = 4_000_000_000_000
 CANCEL = Movement(states=frozenset({Status.PENDING}), to=Status.CANCELLED)
-PROPERTY = settings(derandomize=True, deadline=None, max_examples=25)
+PROPERTY = settings(derandomize=True, deadline=None, max_examples=15)
 
 
 @dataclass(frozen=True)

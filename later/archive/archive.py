@@ -97,8 +97,8 @@ class Archive:
         return [rows.unpack(row) for row in page], following
 
     async def walk(self, owner: str | None, *, cursor: str | None, limit: int) -> tuple[list[Past], str | None]:
-        """Rows of the owner (None: of all) in the order in which they came, and where it goes on."""
-        query = select(past).where(past.c.number > int(cursor or 0))
+        """Rows of the owner (None: of all) in the order in which they came, and where that goes on."""
+        query = select(past).where(past.c.number > _number(cursor or "0"))
         if owner is not None:
             query = query.where(past.c.owner == owner)
         found = await self._read(query.order_by(past.c.number).limit(limit))
@@ -190,9 +190,19 @@ def _pack(transitions: Iterable[Transition]) -> tuple[list[Transition], list[dic
 def _beyond(cursor: str) -> ColumnElement[bool]:
     match = _CURSOR.fullmatch(cursor)
     if match is None:
-        raise InvalidTask(f"{cursor[:80]!r} continues no list; take `next` of the page before")
+        raise _continues_nothing(cursor)
     finished, number = map(int, match.groups())
     return tuple_(past.c.finished, past.c.number) < tuple_(finished, number)
+
+
+def _number(cursor: str) -> int:
+    if re.fullmatch(r"[0-9]{1,18}", cursor) is None:
+        raise _continues_nothing(cursor)
+    return int(cursor)
+
+
+def _continues_nothing(cursor: str) -> InvalidTask:
+    return InvalidTask(f"{cursor[:80]!r} continues no list; take `next` of the page before")
 
 
 def _unread_of(owners: Collection[str] | None) -> Select[Any]:
