@@ -45,12 +45,11 @@ def written_whole(file: str | None) -> Iterator[BinaryIO]:
         return
     _refuse_taken(file)
     draft = f"{file}.{os.getpid()}.part"
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        with open(descriptor, "wb") as out:
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
             yield out
             out.flush()
-            os.fsync(descriptor)
+            os.fsync(out.fileno())
         _refuse_taken(file)
         os.rename(draft, file)
         _sync(os.path.dirname(os.path.abspath(file)))

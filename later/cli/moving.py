@@ -54,7 +54,7 @@ def import_(file: str, as_json: bool) -> int:
     with open(file, "rb") as source, _door() as door:
         backup.check(file, source)
         coming = _Import(door, source)
-        with _bar(f"importing {file}", 2 * os.fstat(source.fileno()).st_size) as bar:
+        with _bar(f"importing {file}", 2 * (os.fstat(source.fileno()).st_size - source.tell())) as bar:
             # What is over has to be known before it could come back to life.
             coming.take_past(bar)
             coming.take_live(bar)
@@ -185,12 +185,14 @@ class _Import:
         _say(f"line {line.number} is left out: {reason}")
 
 
-def _bar(label: str, length: int) -> Any:
+@contextlib.contextmanager
+def _bar(label: str, length: int) -> Iterator[Any]:
     """How far it is, for somebody who watches."""
-    watched = sys.stderr.isatty()
-    return click.progressbar(
-        length=length, label=label, file=sys.stderr, hidden=not watched, update_min_steps=max(1, length // 500)
-    )
+    hidden, steps = not sys.stderr.isatty(), max(1, length // 500)
+    with click.progressbar(length=length, label=label, file=sys.stderr, hidden=hidden, update_min_steps=steps) as bar:
+        yield bar
+        bar.finish()
+        bar.render_progress()
 
 
 def _say(sentence: str) -> None:
