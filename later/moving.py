@@ -7,18 +7,13 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal
 
-import anyio
-
 from later.actions.registry import Registry
 from later.archive.archive import Archive
 from later.archive.rows import Past
 from later.archive.writer import Writer
-from later.core.errors import IdTaken, InvalidTask, Unavailable
+from later.core.errors import InvalidTask, Unavailable
 from later.core.task import LIVE, Status
-from later.store.base import Standing, Store, Walked
-
-AT_ONCE = 16
-"""Live tasks on their way into the store at a time: enough to share a sync of its disk, few enough for others."""
+from later.store.base import Restored, Standing, Store, Walked
 
 
 class Arrival(StrEnum):
@@ -90,36 +85,23 @@ class Moving:
             return []
         await self._catch_up()
         over = await self._archive.over({(live.task.owner, live.task.id) for live in lives})
-        arrived: dict[int, Arrived] = {}
-        troubles: list[Unavailable] = []
-        room = anyio.CapacityLimiter(AT_ONCE)
 
-        async def keep(at: int, live: Standing) -> None:
-            async with room:
-                if troubles:
-                    return
-                try:
-                    arrived[at] = await self._keep(live)
-                except Unavailable as trouble:
-                    troubles.append(trouble)
+        def lives_on(live: Standing) -> bool:
+            return live.task.occurrence > over.get(live.task.uid, 0)
 
-        async with anyio.create_task_group() as group:
-            for at, live in enumerate(lives):
-                if live.task.occurrence <= over.get(live.task.uid, 0):
-                    arrived[at] = Arrived(arrival=Arrival.FINISHED)
-                else:
-                    group.start_soon(keep, at, live)
-        if troubles:
-            raise troubles[0]
-        return [arrived[at] for at in range(len(lives))]
+        restored = iter(await self._store.restore([live for live in lives if lives_on(live)]))
+        return [
+            self._arrived(live, next(restored)) if lives_on(live) else Arrived(arrival=Arrival.FINISHED)
+            for live in lives
+        ]
 
-    async def _keep(self, live: Standing) -> Arrived:
-        try:
-            added = await self._store.add(live.task, since=live.since)
-        except IdTaken as refusal:
-            return Arrived(arrival=Arrival.REFUSED, reason=refusal.message)
-        if added.kept:
-            return Arrived(arrival=Arrival.KEPT)
+    def _arrived(self, live: Standing, restored: Restored) -> Arrived:
+        match restored:
+            case Restored.KEPT:
+                return Arrived(arrival=Arrival.KEPT)
+            case Restored.TAKEN:
+                reason = f"{live.task.id!r} is another task here already, and it stays"
+                return Arrived(arrival=Arrival.REFUSED, reason=reason)
         try:
             self._actions.check(live.task)
         except InvalidTask as doubt:

@@ -17,7 +17,7 @@ def first(**said: Any) -> dict[str, Any]:
 def live(owner: str, name: str, **said: Any) -> dict[str, Any]:
     """The line of a live task."""
     task = {**_task(owner, name), "status": "pending", **said}
-    return {"kind": "live", "since": LONG_AGO, "cancel": False, "task": task}
+    return {"kind": "live", "since": LONG_AGO, "cancel": False, "blamed": 0, "task": task}
 
 
 def past(owner: str, name: str, **said: Any) -> dict[str, Any]:

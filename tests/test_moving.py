@@ -27,7 +27,7 @@ from later.settings import Settings
 from later.store.base import Movement, Standing
 from later.store.redis import RedisStore
 from tests.api.test_lines import lives, pasts
-from tests.contract.world import HOUR, completed, failed, thought
+from tests.contract.world import LEASE, completed, failed, thought
 from tests.servers import Server, served
 
 LONG_AGO = 1_700_000_000_000
@@ -105,7 +105,7 @@ def unordered(lines: list[bytes]) -> list[str]:
 async def test_nothing_is_lost_on_the_way(old: House, new: House, tmp_path: Path) -> None:
     for at in range(30):
         await old.store.add(thought(f"t{at}", due=LONG_AGO if at < 12 else FAR if at % 2 else None, owner=f"o{at % 4}"))
-    claim = await old.store.claim(old.store.lanes[0], limit=9, lease=HOUR)
+    claim = await old.store.claim(old.store.lanes[0], limit=9, lease=LEASE)
     await old.store.settle([(failed if at % 3 == 0 else completed)(task) for at, task in enumerate(claim.tasks)])
     await old.store.move("o1", "t13", CANCEL)
     lines = await taken_out(old)
@@ -145,7 +145,7 @@ def test_whatever_a_task_is_it_is_the_same_in_another_number_of_partitions(
 
 async def test_a_running_task_goes_as_one_that_waits(old: House, new: House) -> None:
     await old.store.add(thought(due=LONG_AGO))
-    [task] = (await old.store.claim(old.store.lanes[0], limit=1, lease=HOUR)).tasks
+    [task] = (await old.store.claim(old.store.lanes[0], limit=1, lease=LEASE)).tasks
     await brought_in(new, await taken_out(old))
     there = await new.store.get("ana", "milk")
     assert there == replace(task, status=Status.PENDING, claim=0, holder="")
@@ -155,7 +155,7 @@ async def test_a_running_task_goes_as_one_that_waits(old: House, new: House) -> 
 
 async def test_whose_end_was_asked_for_ends_there(old: House, new: House) -> None:
     await old.store.add(thought(due=LONG_AGO))
-    await old.store.claim(old.store.lanes[0], limit=1, lease=HOUR)
+    await old.store.claim(old.store.lanes[0], limit=1, lease=LEASE)
     await old.store.move("ana", "milk", Movement(states=frozenset({Status.RUNNING}), to=Status.CANCELLED))
     await brought_in(new, await taken_out(old))
     there = await new.store.get("ana", "milk")
@@ -169,7 +169,7 @@ async def test_what_was_over_before_the_export_ended_is_not_brought_back_to_life
 ) -> None:
     await old.store.add(thought(due=LONG_AGO))
     walked = await old.moving.live(None, cursor=None, limit=100)
-    [task] = (await old.store.claim(old.store.lanes[0], limit=1, lease=HOUR)).tasks
+    [task] = (await old.store.claim(old.store.lanes[0], limit=1, lease=LEASE)).tasks
     await old.store.settle([completed(task)])
     rows, _ = await old.moving.past(None, cursor=None, limit=100)
     batches = [[*walked.found, *rows]] if together else [rows, walked.found]
@@ -185,7 +185,7 @@ async def test_what_was_performed_here_since_stays_past(old: House, new: House) 
     await brought_in(new, lines)
     tasks = {}
     for lane in new.store.lanes:
-        tasks |= {task.id: task for task in (await new.store.claim(lane, limit=9, lease=HOUR)).tasks}
+        tasks |= {task.id: task for task in (await new.store.claim(lane, limit=9, lease=LEASE)).tasks}
     await new.store.settle([completed(tasks["done"]), failed(tasks["failing"]), completed(tasks["again"])])
     await new.store.settle([replace(completed(tasks["deleted"]), status=Status.CANCELLED)])
     await new.store.add(thought("again", due=FAR))
@@ -203,7 +203,7 @@ async def test_another_task_of_that_id_stays(old: House, new: House) -> None:
     [arrived] = await new.moving.keep([read_line(line) for line in await taken_out(old)])
     assert arrived.arrival is Arrival.REFUSED
     assert arrived.reason is not None
-    assert arrived.reason.startswith("'milk' is another task already, and it stays")
+    assert arrived.reason.startswith("'milk' is another task here already, and it stays")
     assert await new.store.get("ana", "milk") == mine
 
 
@@ -218,7 +218,7 @@ async def test_a_task_whose_action_is_missing_here_is_kept_and_named(new: House)
 async def test_what_was_unread_is_unread_and_what_was_read_is_read(old: House, new: House) -> None:
     for at in range(2):
         await old.store.add(thought(f"t{at}", due=LONG_AGO))
-    claim = await old.store.claim(old.store.lanes[0], limit=9, lease=HOUR)
+    claim = await old.store.claim(old.store.lanes[0], limit=9, lease=LEASE)
     await old.store.settle([completed(task) for task in claim.tasks])
     await old.writer.catch_up()
     [first, _] = await old.archive.unread("ana")

@@ -38,7 +38,7 @@ def line_of(one: Standing | Past) -> dict[str, Any]:
     if isinstance(one, Past):
         own = {"kind": "past", "partition": one.partition, "key": one.key, "unread": one.unread}
         return {**own, "task": _sound(task_json(one))}
-    own = {"kind": "live", "since": rfc3339(one.since), "cancel": one.task.cancel}
+    own = {"kind": "live", "since": rfc3339(one.since), "cancel": one.task.cancel, "blamed": one.task.blamed}
     return {**own, "task": _sound(task_json(one.task))}
 
 
@@ -177,6 +177,7 @@ class LiveLine(_Strict):
     kind: Literal["live"]
     since: Moment
     cancel: bool
+    blamed: Count
     task: KeptTask
 
     def read(self) -> Standing:
@@ -185,7 +186,7 @@ class LiveLine(_Strict):
             raise InvalidTask(f"task.status: a live task is not {status} when it comes from elsewhere")
         if status is Status.PENDING and due is None:
             raise InvalidTask("task.due: a pending task has a time")
-        return Standing(task=self.task.read(cancel=self.cancel), since=self.since)
+        return Standing(task=self.task.read(cancel=self.cancel, blamed=self.blamed), since=self.since)
 
 
 class PastLine(_Strict):

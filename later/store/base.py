@@ -111,6 +111,14 @@ class Standing:
     since: Millis
 
 
+class Restored(StrEnum):
+    """What has become of a task that came from elsewhere."""
+
+    ADDED = "added"
+    KEPT = "kept"  # the very same is here already, and stays as it is
+    TAKEN = "taken"  # another task has its id
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Walked:
     """Some live tasks on a walk through all of them, the names of those that cannot be read, and where it goes on."""
@@ -172,14 +180,14 @@ class Store(Protocol):
     async def ping(self) -> None:
         """Prove a round trip."""
 
-    async def add(self, task: Task, *, since: Millis | None = None) -> Added:
+    async def add(self, task: Task) -> Added:
         """Keep a new task; a failed one of that id is replaced.
-
-        With `since` it comes from elsewhere: it is kept as it was, in its own state since then, and replaces nothing;
-        a task of its uid that is there already stays as it is.
 
         Raises IdTaken when other content has the id, Conflict while its owner's wish to end it is being carried out.
         """
+
+    async def restore(self, ones: Sequence[Standing]) -> Sequence[Restored]:
+        """Keep tasks that come from elsewhere as they were, each for itself; they replace nothing. Raises StoreFull."""
 
     async def claim(self, lane: Lane, *, limit: int, lease: Millis) -> Claim:
         """Take due tasks under a lease, oldest first."""

@@ -16,18 +16,33 @@ from later.core.errors import Conflict, IdTaken, InvalidSetting, NotFound, Store
 from later.core.lifecycle import Settlement
 from later.core.task import LONGEST_LEASE, Millis, Status, Task
 from later.store import codec, keys
-from later.store.base import Added, Claim, Held, Moved, Movement, Overdue, Page, Recovered, Settled, Walked
+from later.store.base import (
+    Added,
+    Claim,
+    Held,
+    Moved,
+    Movement,
+    Overdue,
+    Page,
+    Recovered,
+    Restored,
+    Settled,
+    Standing,
+    Walked,
+)
 from later.store.calls import Calls, connect
 from later.store.contact import Contact
 from later.store.keys import Lane
 from later.store.outbox import RedisOutbox
 from later.store.reader import Reader, read_task
-from later.store.scripts import Argument, Script
+from later.store.scripts import Argument, Call, Script
 from later.store.stocktaking import Stocktaking
 from later.store.wakes import QUIET_S, Wakes
 
 OUTBOX_LIMIT = 100_000
 """Adds are refused beyond this many transitions that nobody has kept: better no new task than a lost past."""
+
+OUTBOX_FULL = "too many finished tasks wait to be archived, so nothing new is kept; is a daemon running?"
 
 Claimed = tuple[str, int]
 """A task's name and the number of its claim."""
@@ -118,32 +133,8 @@ class RedisStore:
         seconds, micros = await self._calls.command("TIME")
         self._contact.heard(int(seconds) * 1_000_000 + int(micros), sent)
 
-    async def add(self, task: Task, *, since: Millis | None = None) -> Added:
-        partition = self._layout.partition(task.owner)
-        queue = self._layout.queue(task.owner, task.queue)
-        answer, *kept = await self._calls.acknowledged(
-            self._add,
-            [
-                keys.task(partition, task.name),
-                keys.user(partition, task.owner),
-                keys.created(partition),
-                keys.due(partition, queue),
-                keys.failed(partition),
-                keys.outbox(partition),
-                keys.running(partition, queue),
-            ],
-            [
-                task.name,
-                task.id,
-                task.status,
-                "" if task.due is None else task.due,
-                "" if since is None else since,
-                keys.wake(partition),
-                queue,
-                OUTBOX_LIMIT,
-                *codec.pack(task, lane=queue),
-            ],
-        )
+    async def add(self, task: Task) -> Added:
+        answer, *kept = await self._calls.acknowledged(self._add, *self._adding(task))
         match answer:
             case "added" | "replaced":
                 return Added(task=task, kept=False, replaced=answer == "replaced")
@@ -156,9 +147,33 @@ class RedisStore:
                     f"{task.id!r} is another task already, and it stays; choose another id or change that task"
                 )
             case _:
-                raise StoreFull(
-                    "too many finished tasks wait to be archived, so nothing new is kept; is a daemon running?"
-                )
+                raise StoreFull(OUTBOX_FULL)
+
+    async def restore(self, ones: Sequence[Standing]) -> Sequence[Restored]:
+        if not ones:
+            return []
+        answers = await self._calls.acknowledged_each(
+            self._add, [self._adding(one.task, since=one.since) for one in ones]
+        )
+        if ["full"] in answers:
+            raise StoreFull(OUTBOX_FULL)
+        return [Restored(answer) for [answer] in answers]
+
+    def _adding(self, task: Task, *, since: Millis | str = "") -> Call:
+        partition = self._layout.partition(task.owner)
+        queue = self._layout.queue(task.owner, task.queue)
+        of_keys = [
+            keys.task(partition, task.name),
+            keys.user(partition, task.owner),
+            keys.created(partition),
+            keys.due(partition, queue),
+            keys.failed(partition),
+            keys.outbox(partition),
+            keys.running(partition, queue),
+        ]
+        due = "" if task.due is None else task.due
+        arguments = [task.name, task.id, task.status, due, since, keys.wake(partition), queue, OUTBOX_LIMIT]
+        return of_keys, [*arguments, *codec.pack(task, lane=queue)]
 
     async def claim(self, lane: Lane, *, limit: int, lease: Millis) -> Claim:
         root = keys.root(lane.partition)

@@ -11,6 +11,8 @@ import redis.asyncio as redis
 from redis.exceptions import NoScriptError, OutOfMemoryError
 
 Argument = str | int | float
+Call = tuple[Sequence[str], Sequence[Argument]]
+"""The keys and the arguments of a script."""
 
 
 class Script:
@@ -29,23 +31,27 @@ class Script:
         except NoScriptError:
             return await server.execute_command("EVAL", self.text, len(keys), *keys, *arguments)
 
-    async def run_and_wait(
-        self, server: redis.Redis, keys: Sequence[str], arguments: Sequence[Argument], *, replicas: int, within_ms: int
-    ) -> tuple[Any, int]:
-        """The script's answer, and how many replicas have what it wrote; both over one connection, as WAIT asks."""
-        answer: Any = None
-        reached = 0
+    async def run_each(
+        self, server: redis.Redis, calls: Sequence[Call], *, replicas: int, within_ms: int
+    ) -> tuple[list[Any], int]:
+        """The answers to these calls, and how many replicas have what they wrote: one round trip, one connection.
+
+        They are made again, all of them, where the server has forgotten the script meanwhile.
+        """
+        answers: list[Any] = []
         for command, body in (("EVALSHA", self.sha), ("EVAL", self.text)):
             async with server.pipeline(transaction=False) as pipeline:
-                pipeline.execute_command(command, body, len(keys), *keys, *arguments)
-                pipeline.execute_command("WAIT", replicas, within_ms)
-                answer, reached = await pipeline.execute(raise_on_error=False)
-            if not isinstance(answer, NoScriptError):
+                for keys, arguments in calls:
+                    pipeline.execute_command(command, body, len(keys), *keys, *arguments)
+                if replicas:
+                    pipeline.execute_command("WAIT", replicas, within_ms)
+                answers = await pipeline.execute(raise_on_error=False)
+            if not any(isinstance(answer, NoScriptError) for answer in answers):
                 break
-        for said in (answer, reached):
-            if isinstance(said, Exception):
-                raise said
-        return answer, reached
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+        return (answers[:-1], answers[-1]) if replicas else (answers, 0)
 
     async def run_in_transaction(self, server: redis.Redis, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
         """The same as MULTI · EVALSHA · EXEC.

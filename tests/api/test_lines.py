@@ -69,7 +69,7 @@ def tasks(draw: Any, *statuses: Status) -> Task:
 @st.composite
 def lives(draw: Any) -> Standing:
     task = draw(tasks(Status.CREATED, Status.PENDING, Status.FAILED))
-    return Standing(task=replace(task, cancel=draw(st.booleans())), since=draw(moments))
+    return Standing(task=replace(task, cancel=draw(st.booleans()), blamed=draw(numbers)), since=draw(moments))
 
 
 @st.composite
@@ -177,6 +177,7 @@ def test_a_field_that_cannot_be_is_refused_by_its_name(field: str, value: object
         ("live", {"kind": "past"}),
         ("live", {"since": None}),
         ("live", {"cancel": 1}),
+        ("live", {"blamed": -1}),
         ("live", {"holder": "me"}),
         ("past", {"key": "9"}),
         ("past", {"key": "-1-1"}),

@@ -219,7 +219,7 @@ class TestImport:
         house.write(there.home / "taken", ME, lives=2, pasts=0)
         there.run("add", "mine", "--hold", "--id", "taken1")
         done = there.run("import", "taken", check=1)
-        assert "line 3 is left out: 'taken1' is another task already, and it stays" in done.stderr
+        assert "line 3 is left out: 'taken1' is another task here already, and it stays" in done.stderr
         assert there.json("get", "taken1")["message"] == "mine"
         assert done.stdout == "imported 1 tasks from taken, 1 refused\n"
 

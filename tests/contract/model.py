@@ -13,7 +13,7 @@ from later.core.errors import Conflict, IdTaken, NotFound, StoreFull, TaskRunnin
 from later.core.lifecycle import Settlement
 from later.core.past import Transition
 from later.core.task import LIVE, LONGEST_LEASE, Millis, Status, Task
-from later.store.base import Added, Claim, Held, Moved, Movement, Overdue, Page, Recovered, Settled
+from later.store.base import Added, Claim, Held, Moved, Movement, Overdue, Page, Recovered, Restored, Settled, Standing
 from later.store.keys import Lane, Layout
 
 Key = tuple[str, str]
@@ -64,12 +64,20 @@ class ModelStore:
     def lanes(self) -> Sequence[Lane]:
         return self._ground.layout.lanes
 
-    async def add(self, task: Task, *, since: Millis | None = None) -> Added:
+    async def restore(self, ones: Sequence[Standing]) -> Sequence[Restored]:
+        if len(self._ground.past) >= self._ground.outbox_limit:
+            raise StoreFull
+        return [self._restore(one.task) for one in ones]
+
+    def _restore(self, task: Task) -> Restored:
         there = self._ground.tasks.get((task.owner, task.id))
-        if there is not None and since is not None:
-            if there.uid == task.uid:
-                return Added(task=there, kept=True)
-            raise IdTaken
+        if there is None:
+            self._put(task)
+            return Restored.ADDED
+        return Restored.KEPT if there.uid == task.uid else Restored.TAKEN
+
+    async def add(self, task: Task) -> Added:
+        there = self._ground.tasks.get((task.owner, task.id))
         if there is not None and there.status is not Status.FAILED:
             if there.cancel:
                 raise Conflict

@@ -244,7 +244,10 @@ class TestPartitions:
         await world.store(partitions=4)
         with pytest.raises(InvalidSetting) as refusal:
             await world.store(partitions=2)
-        assert refusal.value.message == "LATER_PARTITIONS is 2, but this store was begun with 4; set it to 4"
+        assert refusal.value.message == (
+            "LATER_PARTITIONS is 2, but this store was begun with 4; set it to 4, or take everything to an empty one: "
+            "`later export --all`, then `later import`"
+        )
 
     async def test_a_task_lives_its_whole_life_in_its_owners_partition(self, world: ServerWorld) -> None:
         store = await world.store(partitions=3)

@@ -8,7 +8,7 @@ from later.core.task import Status
 from later.store.base import Movement, Standing
 from later.store.keys import Lane
 from later.store.redis import RedisStore
-from tests.contract.world import HOUR, ServerWorld, failed, thought
+from tests.contract.world import LEASE, ServerWorld, failed, thought
 
 LONG_AGO = 1_700_000_000_000
 FAR = 4_000_000_000_000
@@ -53,7 +53,7 @@ async def test_one_owner_is_not_taken_for_another(store: RedisStore) -> None:
 async def test_since_is_when_it_came_into_its_state(store: RedisStore, lane: Lane, world: ServerWorld) -> None:
     before = await world.now()
     await store.add(thought("failing", due=LONG_AGO))
-    [task] = (await store.claim(lane, limit=1, lease=HOUR)).tasks
+    [task] = (await store.claim(lane, limit=1, lease=LEASE)).tasks
     await store.settle([failed(task)])
     await store.add(thought("paused", due=FAR))
     await store.move("ana", "paused", PAUSE)
@@ -103,6 +103,6 @@ async def test_what_ended_while_one_came_by_is_not_missed(store: RedisStore, raw
 
 async def test_failed_ones_are_listed_as_they_failed_also_where_they_came_to(store: RedisStore) -> None:
     for task_id, since in (("b", 2), ("c", 3), ("a", 1)):
-        await store.add(thought(task_id, due=FAR, status=Status.FAILED), since=since)
+        await store.restore([Standing(task=thought(task_id, due=FAR, status=Status.FAILED), since=since)])
     page = await store.page("ana", statuses=[Status.FAILED], cursor=None, limit=9)
     assert [task.id for task in page.tasks] == ["a", "b", "c"]
