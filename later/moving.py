@@ -12,7 +12,7 @@ from later.archive.archive import Archive
 from later.archive.rows import Past
 from later.archive.writer import Writer
 from later.core.errors import InvalidTask, Unavailable
-from later.core.task import LIVE, Status
+from later.core.task import LIVE, Status, Task
 from later.store.base import Restored, Standing, Store, Walked
 
 
@@ -81,19 +81,28 @@ class Moving:
         return [Arrived(arrival=Arrival.ADDED if new else Arrival.KEPT) for new in added]
 
     async def _keep_live(self, lives: Sequence[Standing]) -> list[Arrived]:
-        if not lives:
-            return []
+        # First what is live here, then what is past: one that ends in between is not brought back to life.
+        here = await self._store.uids([live.task.name for live in lives])
+        new = [live for live, uid in zip(lives, here, strict=True) if uid != live.task.uid]
+        over = await self._over([live.task for live in new])
+        restored = iter(await self._store.restore([live for live in new if live.task.delivery_id not in over]))
+        arrived = []
+        for live, uid in zip(lives, here, strict=True):
+            if uid == live.task.uid:
+                arrived.append(Arrived(arrival=Arrival.KEPT))
+            elif live.task.delivery_id in over:
+                arrived.append(Arrived(arrival=Arrival.FINISHED))
+            else:
+                arrived.append(self._arrived(live, next(restored)))
+        return arrived
+
+    async def _over(self, tasks: Sequence[Task]) -> set[str]:
+        """The delivery ids of those that were performed or cancelled by now."""
+        if not tasks:
+            return set()
         await self._catch_up()
-        over = await self._archive.over({(live.task.owner, live.task.id) for live in lives})
-
-        def lives_on(live: Standing) -> bool:
-            return live.task.occurrence > over.get(live.task.uid, 0)
-
-        restored = iter(await self._store.restore([live for live in lives if lives_on(live)]))
-        return [
-            self._arrived(live, next(restored)) if lives_on(live) else Arrived(arrival=Arrival.FINISHED)
-            for live in lives
-        ]
+        last = await self._archive.over({(task.owner, task.id) for task in tasks})
+        return {task.delivery_id for task in tasks if task.occurrence <= last.get(task.uid, 0)}
 
     def _arrived(self, live: Standing, restored: Restored) -> Arrived:
         match restored:

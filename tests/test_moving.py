@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -194,6 +194,31 @@ async def test_what_was_performed_here_since_stays_past(old: House, new: House) 
     again = await new.store.get("ana", "again")
     assert again is not None
     assert again.due == FAR
+
+
+async def test_what_ends_just_while_it_is_imported_again_does_not_come_back(
+    old: House, new: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await old.store.add(thought(due=LONG_AGO))
+    lines = await taken_out(old)
+    await brought_in(new, lines)
+    [[task]] = [
+        claim.tasks
+        for claim in [await new.store.claim(lane, limit=1, lease=LEASE) for lane in new.store.lanes]
+        if claim.tasks
+    ]
+
+    async def slow(names: Collection[tuple[str, str]]) -> Mapping[str, int]:
+        over = await Archive.over(new.archive, names)
+        await new.store.settle([completed(task)])
+        return over
+
+    monkeypatch.setattr(new.archive, "over", slow)
+    other = Standing(task=thought("other", due=FAR), since=1)
+    arrived = await new.moving.keep([*map(read_line, lines), other])
+    assert [one.arrival for one in arrived] == [Arrival.KEPT, Arrival.ADDED]
+    assert await new.store.get("ana", "milk") is None
+    assert await brought_in(new, lines) == ["finished"]
 
 
 async def test_another_task_of_that_id_stays(old: House, new: House) -> None:

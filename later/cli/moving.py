@@ -65,7 +65,7 @@ def import_(file: str, as_json: bool) -> int:
     else:
         words = {"kept": "here already", "finished": "over since", "refused": "refused"}
         rest = "".join(f", {results[name]:,} {said}" for name, said in words.items() if results[name])
-        click.echo(f"imported {results['added']:,} tasks from {file}{rest}")
+        click.echo(f"imported {_tasks(results['added'])} from {file}{rest}")
     return 0 if whole and not results["refused"] else 1
 
 
@@ -141,14 +141,14 @@ class _Import:
     def tell(self, file: str) -> bool:
         """Say what somebody should know beyond single lines; whether the file was whole."""
         for warning, count in self._warnings.most_common(WARNINGS_SHOWN):
-            _say(f"{count:,} tasks are kept, but could not be performed here as things stand: {warning}")
+            _say(f"{_tasks(count)} kept that could not be performed here as things stand: {warning}")
         if self._end is None:
             _say(f"{file} was cut off: its last line is missing, and who knows how many before it")
             return False
         told = [self._end.get(part) for part in ("live", "past")]
         promised = sum(count for count in told if isinstance(count, int))
         if self._tasks < promised:
-            _say(f"{file} has {self._tasks:,} tasks, but had {promised:,} when it was written")
+            _say(f"{file} has {_tasks(self._tasks)}, but had {promised:,} when it was written")
         return self._tasks >= promised
 
     def _past(self, bar: Any) -> Iterator[Line]:
@@ -183,6 +183,10 @@ class _Import:
     def _refuse(self, line: Line, reason: str) -> None:
         self.results["refused"] += 1
         _say(f"line {line.number} is left out: {reason}")
+
+
+def _tasks(count: int) -> str:
+    return f"{count:,} task{'' if count == 1 else 's'}"
 
 
 @contextlib.contextmanager

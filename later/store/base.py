@@ -216,6 +216,9 @@ class Store(Protocol):
     async def page(self, owner: str, *, statuses: Iterable[Status], cursor: str | None, limit: int) -> Page:
         """The owner's live tasks in these states, in due order."""
 
+    async def uids(self, names: Sequence[str]) -> Sequence[str | None]:
+        """The uids of the live tasks of these names, `<owner>/<id>`; None where there is none."""
+
     async def walk(self, owner: str | None, *, cursor: str | None, looked_at: int) -> Walked:
         """Live tasks of the owner (None: of all) among the next so many keys, in no order.
 

@@ -55,6 +55,14 @@ class Reader:
             standing.append(Standing(task=task, since=task.updated if since is None else since) if task else None)
         return standing
 
+    async def uids(self, names: Sequence[str]) -> list[str | None]:
+        """The uids of the live tasks of these names; None for what is not there or cannot be read."""
+        if not names:
+            return []
+        records = [keys.task(self._layout.partition(name.partition("/")[0]), name) for name in names]
+        found = await self._calls.snapshot([("HGET", record, "uid") for record in records])
+        return [uid if isinstance(uid, str) else None for uid in found]
+
     async def held_by(self, lane: Lane, holder: str) -> list[Task]:
         """The lane's running tasks that this holder has claimed."""
         running = keys.running(lane.partition, lane.queue)

@@ -290,6 +290,9 @@ class RedisStore:
     async def page(self, owner: str, *, statuses: Iterable[Status], cursor: str | None, limit: int) -> Page:
         return await self._reader.page(owner, statuses=frozenset(statuses), cursor=cursor, limit=limit)
 
+    async def uids(self, names: Sequence[str]) -> Sequence[str | None]:
+        return await self._reader.uids(names)
+
     async def walk(self, owner: str | None, *, cursor: str | None, looked_at: int) -> Walked:
         return await self._stocktaking.page(owner, cursor=cursor, looked_at=looked_at)
 

@@ -221,7 +221,7 @@ class TestImport:
         done = there.run("import", "taken", check=1)
         assert "line 3 is left out: 'taken1' is another task here already, and it stays" in done.stderr
         assert there.json("get", "taken1")["message"] == "mine"
-        assert done.stdout == "imported 1 tasks from taken, 1 refused\n"
+        assert done.stdout == "imported 1 task from taken, 1 refused\n"
 
     def test_a_task_whose_action_is_missing_is_kept_and_told_once(self, there: Program) -> None:
         lines = [house.live(ME, f"bell{at}", action="bell") for at in range(3)]
@@ -229,7 +229,7 @@ class TestImport:
         (there.home / "bells").write_text(text)
         done = there.run("import", "bells")
         assert done.stderr.splitlines() == [
-            "later: 3 tasks are kept, but could not be performed here as things stand: "
+            "later: 3 tasks kept that could not be performed here as things stand: "
             "no action 'bell'; known: console, desktop, email, inbox"
         ]
         assert there.json("get", "bell2")["status"] == "pending"

@@ -196,6 +196,10 @@ class ModelStore:
     async def get(self, owner: str, task_id: str) -> Task | None:
         return self._ground.tasks.get((owner, task_id))
 
+    async def uids(self, names: Sequence[str]) -> Sequence[str | None]:
+        there = {task.name: task.uid for task in self._ground.tasks.values()}
+        return [there.get(name) for name in names]
+
     async def page(self, owner: str, *, statuses: Iterable[Status], cursor: str | None, limit: int) -> Page:
         wanted = frozenset(statuses)
         mine = [task for task in self._ground.tasks.values() if task.owner == owner and task.status in wanted]
