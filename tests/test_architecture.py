@@ -33,7 +33,7 @@ def test_every_module_says_in_its_first_line_what_it_owns(path: Path) -> None:
 
 
 def test_there_is_a_script_for_each_transition_and_no_other() -> None:
-    assert [path.stem for path in SCRIPTS] == ["add", "claim", "extend", "move", "recover", "settle"]
+    assert [path.stem for path in SCRIPTS] == ["add", "claim", "examine", "extend", "move", "recover", "settle"]
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)

@@ -12,7 +12,8 @@
     │   └── NotAuthenticated  … because nobody knows who is calling
     └── Unavailable         not now; the same request may succeed later
         └── StoreUnavailable  the store does not answer, or answers that it cannot
-            └── StoreFull   … because its memory or its outbox is full
+            ├── StoreFull     … because its memory or its outbox is full
+            └── StoreDamaged  … because one of its keys is not what it should be
 
 A class's docstring is its default message. Each message says what was asked, what is wrong and what would work.
 """
@@ -81,3 +82,7 @@ class StoreUnavailable(Unavailable):
 
 class StoreFull(StoreUnavailable):
     """The store is full, so nothing new is kept; make room or raise its memory limit, then try again."""
+
+
+class StoreDamaged(StoreUnavailable):
+    """A key of the store is not of the type that it should be; `later fsck --repair` mends it."""

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import random
+from contextlib import suppress
 
 import structlog
 from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskStatus
 
-from later.core.errors import StoreUnavailable
+from later.core.errors import StoreDamaged, StoreUnavailable
 from later.core.lifecycle import Withdrawn
 from later.core.task import Millis
 from later.daemon.patience import Patience
 from later.daemon.pool import Lost, Pool
 from later.store.base import Held, Store
+from later.store.keys import Lane
 
 RECOVERED_AT_A_TIME = 100
 
@@ -63,8 +65,12 @@ class Leases:
         if not every and self._store.steady_for() * 1000 < self._lease:
             return
         for lane in self._store.lanes:
-            recovered = RECOVERED_AT_A_TIME
-            while recovered == RECOVERED_AT_A_TIME:
-                recovered = (await self._store.recover(lane, limit=RECOVERED_AT_A_TIME, every=every)).count
-                if recovered:
-                    log.warning("leases_recovered", queue=lane.queue, count=recovered)
+            with suppress(StoreDamaged):  # the other lanes go on
+                await self._recover(lane, every=every)
+
+    async def _recover(self, lane: Lane, *, every: bool) -> None:
+        recovered = RECOVERED_AT_A_TIME
+        while recovered == RECOVERED_AT_A_TIME:
+            recovered = (await self._store.recover(lane, limit=RECOVERED_AT_A_TIME, every=every)).count
+            if recovered:
+                log.warning("leases_recovered", queue=lane.queue, count=recovered)

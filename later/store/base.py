@@ -49,6 +49,7 @@ class Settled(StrEnum):
     ALREADY = "already"  # an earlier try of the same settlement had arrived
     STALE = "stale"  # the lease was lost; nothing was changed
     GONE = "gone"  # the task is not there any more
+    DAMAGED = "damaged"  # its lane cannot be used before it is mended; nothing was changed
     QUARANTINED = "quarantined"  # its record cannot be read
 
 
@@ -125,6 +126,21 @@ class Walked:
 
     found: Sequence[Standing]
     unreadable: Sequence[str]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examined:
+    """What a part of an examination has counted and found; `next` continues (None: that was all).
+
+    Damages and advice come by kind, with what it says, how many there are, how many were mended and the first names.
+    `keys` says roughly how many records there may be in all.
+    """
+
+    counts: Mapping[str, int]
+    damages: Sequence[Mapping[str, Any]]
+    advice: Sequence[Mapping[str, Any]]
+    keys: int
     next: str | None
 
 
@@ -243,6 +259,9 @@ class Store(Protocol):
 
     async def wait(self, lane: Lane, seconds: float) -> bool:
         """Sleep until a sooner task becomes the lane's head (True) or the time is over (False)."""
+
+    async def examine(self, cursor: str | None, *, mend: bool) -> Examined:
+        """Look for about a second whether every task is where it must be, and mend what is not. Raises Conflict."""
 
     async def describe(self) -> Mapping[str, Any]:
         """What server this is, where, and the settings on which its promises rest."""

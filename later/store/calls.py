@@ -7,13 +7,15 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import redis.asyncio as redis
+import structlog
 from redis import exceptions
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from later.clock import Clock
-from later.core.errors import InvalidSetting, StoreFull, StoreUnavailable
+from later.core.errors import InvalidSetting, StoreDamaged, StoreFull, StoreUnavailable
 from later.store.contact import Contact
+from later.store.keys import type_of
 from later.store.scripts import Argument, Call, Script
 
 CONNECT_S = 2.0
@@ -26,7 +28,12 @@ REPLICAS_S = 2.0
 WAITING = ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "MISCONF", "TRYAGAIN", "BUSY", "NOREPLICAS")
 """Error replies that name a state of the server which passes, and in which one waits."""
 
+WRONG_TYPE = "WRONGTYPE"
+TOLD_EVERY_S = 600.0
+
 Answer = TypeVar("Answer")
+
+log = structlog.get_logger()
 
 
 def connect(url: str, **options: Any) -> redis.Redis:
@@ -60,10 +67,11 @@ class Calls:
         self._contact = contact
         self._clock = clock
         self._replicas = replicas
+        self._told: dict[str, float] = {}
 
     async def command(self, *words: Argument) -> Any:
-        """One command. Raises StoreUnavailable, StoreFull."""
-        return await self._ask(lambda: self._server.execute_command(*words))
+        """One command on the key that is its first argument. Raises StoreUnavailable, StoreFull, StoreDamaged."""
+        return await self._ask(lambda: self._server.execute_command(*words), keys=[str(word) for word in words[1:2]])
 
     async def allowed(self, *words: Argument) -> Any:
         """One read that the server may not know, or may not allow to this user; then None. Raises StoreUnavailable."""
@@ -77,7 +85,7 @@ class Calls:
         return await self._ask(read)
 
     async def snapshot(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
-        """Several reads as of one moment. Raises StoreUnavailable.
+        """Several reads as of one moment; one that fails is answered by its error. Raises StoreUnavailable.
 
         Redis 7.0 refuses even reads in MULTI while it is out of memory; then they are sent without it.
         """
@@ -93,13 +101,21 @@ class Calls:
 
         return await self._ask(read)
 
+    async def figures(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
+        """The same where no read may fail. Raises StoreDamaged too."""
+        answers = await self.snapshot(commands)
+        return [
+            await self.command(*words) if isinstance(answer, exceptions.ResponseError) else answer
+            for words, answer in zip(commands, answers, strict=True)
+        ]
+
     async def script(
         self, script: Script, keys: Sequence[str], arguments: Sequence[Argument], *, transaction: bool = False
     ) -> Any:
-        """A script's answer, without the server's time that begins each. Raises StoreUnavailable, StoreFull."""
+        """A script's answer, without the server's time that begins each. Raises as `command` does."""
         sent = self._clock.monotonic()
         run = script.run_in_transaction if transaction else script.run
-        now_us, *answer = await self._ask(lambda: run(self._server, keys, arguments), writes=True)
+        now_us, *answer = await self._ask(lambda: run(self._server, keys, arguments), writes=True, keys=keys)
         self._contact.heard(int(now_us), sent)
         return answer
 
@@ -117,6 +133,7 @@ class Calls:
         answers, reached = await self._ask(
             lambda: script.run_each(self._server, calls, replicas=self._replicas, within_ms=within_ms),
             writes=True,
+            keys=[key for names, _ in calls for key in names],
         )
         if reached < self._replicas:
             raise StoreUnavailable(
@@ -127,7 +144,9 @@ class Calls:
             self._contact.heard(int(now_us), sent)
         return [answer for _, *answer in answers]
 
-    async def _ask(self, ask: Callable[[], Awaitable[Answer]], *, writes: bool = False) -> Answer:
+    async def _ask(
+        self, ask: Callable[[], Awaitable[Answer]], *, writes: bool = False, keys: Sequence[str] = ()
+    ) -> Answer:
         try:
             async with asyncio.timeout(REPLY_S):
                 answer = await ask()
@@ -146,12 +165,25 @@ class Calls:
             said = _said(error)
             if said.startswith(WAITING):
                 raise self._refused(f"the store cannot serve now: {said}") from error
+            if said.startswith(WRONG_TYPE):
+                raise await self._damaged(keys) from error
             raise
         except exceptions.RedisError as error:
             self._contact.missed(str(error) or type(error).__name__)
             raise StoreUnavailable from error
         self._contact.answered(wrote=writes)
         return answer
+
+    async def _damaged(self, keys: Sequence[str]) -> StoreDamaged:
+        """Which of the keys it is, told once in a while: whoever waits for it asks again and again."""
+        found = [(key, await self.allowed("TYPE", key)) for key in keys if type_of(key)]
+        wrong = [(key, f"a {kind}") for key, kind in found if kind not in (type_of(key), "none", None)]
+        key, what = wrong[0] if wrong else (f"a key beside {', '.join(keys)}", "of a wrong type")
+        now = self._clock.monotonic()
+        if now - self._told.get(key, -TOLD_EVERY_S) >= TOLD_EVERY_S:
+            self._told[key] = now
+            log.error("store_damaged", key=key, found=what, mend="later fsck --repair")
+        return StoreDamaged(f"{key} in the store is {what} and cannot be used; `later fsck --repair` mends it")
 
     def _refused(self, reason: str) -> StoreUnavailable:
         self._contact.missed(reason, refused=True)

@@ -16,6 +16,15 @@ from later.store.base import Movement
 
 FORMAT = "1"
 
+FIRST_MOMENT: Millis = -62_135_596_800_000
+LAST_MOMENT: Millis = 253_402_300_799_999
+"""The years 1 to 9999: moments beyond cannot be shown to anybody."""
+
+MOST_FIELDS = 64
+MOST_BYTES = 4 * 1024 * 1024
+"""More fields, or more bytes in one, no record has: it has some 20, and the largest is a spec whose 64 KiB of message
+and 256 KiB of payload become six times as long in JSON, which is less than half of this."""
+
 DAMAGES = (KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError)
 """What reading a record that nobody here wrote may raise."""
 
@@ -141,8 +150,8 @@ def unpack(name: str, fields: Fields, *, status: Status, due: Millis | None, **k
             "queue": fields["queue"].rpartition("/")[2],
             "status": status,
             "due": due,
-            "created": int(fields["created"]),
-            "updated": int(fields.get("updated") or fields["created"]),
+            "created": _known(fields["created"]),
+            "updated": _known(fields.get("updated") or fields["created"]),
             "version": int(fields.get("version", 1)),
             "occurrence": int(fields.get("occurrence", 1)),
             "attempts": int(fields.get("attempts", 0)),
@@ -154,10 +163,10 @@ def unpack(name: str, fields: Fields, *, status: Status, due: Millis | None, **k
             **_unpack_spec(fields["spec"]),
         }
         if "nominal" in fields:
-            read["nominal"] = int(fields["nominal"])
+            read["nominal"] = _known(fields["nominal"])
         if "window" in fields:
             since, _, until = fields["window"].partition(" ")
-            read["window"] = Window(since=int(since), until=int(until))
+            read["window"] = Window(since=_known(since), until=_known(until))
         if "failures" in fields:
             read["failures"] = _unpack_failures(json.loads(fields["failures"]))
         return Task(**{**read, **known})
@@ -170,7 +179,7 @@ def unpack_transition(partition: int, key: str, fields: Fields) -> Transition:
     try:
         entry = json.loads(fields["entry"])
         due = _moment(entry.get("due"))
-        known: dict[str, Any] = {"updated": int(fields["at"])}
+        known: dict[str, Any] = {"updated": _known(fields["at"])}
         if "attempts" in entry:
             known["attempts"] = int(entry["attempts"])
         if "failures" in entry:
@@ -180,7 +189,7 @@ def unpack_transition(partition: int, key: str, fields: Fields) -> Transition:
             partition=partition,
             key=key,
             task=task,
-            at=int(fields["at"]),
+            at=_known(fields["at"]),
             started=entry.get("started"),
             receipt=entry.get("receipt"),
         )
@@ -189,7 +198,7 @@ def unpack_transition(partition: int, key: str, fields: Fields) -> Transition:
 
 
 def score(text: str | float | None) -> Millis | None:
-    """A ZSET's score as a moment; None for none and for +inf, which stands for: not scheduled."""
+    """A ZSET's score as a moment; None for none, for +inf (not scheduled) and for what is no moment at all."""
     return _moment(text)
 
 
@@ -203,7 +212,14 @@ def _moment(value: str | float | None) -> Millis | None:
     if value is None or value == "":
         return None
     number = float(value)
-    return None if number == float("inf") else int(number)
+    return int(number) if FIRST_MOMENT <= number <= LAST_MOMENT else None
+
+
+def _known(text: str | int) -> Millis:
+    moment = int(text)
+    if not FIRST_MOMENT <= moment <= LAST_MOMENT:
+        raise ValueError(f"{str(text)[:30]} is not a moment")
+    return moment
 
 
 def _unpack_spec(text: str) -> dict[str, Any]:
@@ -220,7 +236,7 @@ def _pack_failures(failures: Sequence[Failure]) -> str:
 
 
 def _unpack_failures(links: Sequence[Sequence[Any]]) -> tuple[Failure, ...]:
-    return tuple(Failure(at=int(at), reason=str(reason)) for at, reason in links)
+    return tuple(Failure(at=_known(at), reason=str(reason)) for at, reason in links)
 
 
 def _dump(value: Any, *, sort_keys: bool = True, **rules: Any) -> str:

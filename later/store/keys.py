@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from binascii import crc_hqx
 from dataclasses import dataclass
 
 META = "later:meta"
+
+TYPES = {
+    "task:": "hash",
+    "user:": "zset",
+    "due:": "zset",
+    "running:": "zset",
+    "created": "zset",
+    "failed": "zset",
+    "quarantine": "zset",
+    "claims": "string",
+    "outbox": "stream",
+}
+"""What a partition's keys are; a word with a colon is followed by a name."""
+
+ASIDE = "damaged:"
+"""What `later fsck` has set aside: keys that are not what their names say."""
+
+_OF_A_PARTITION = re.compile(r"later:\{(\d{1,9})\}:(.*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +57,33 @@ class Layout:
 
     def lane(self, owner: str, queue: str) -> Lane:
         return Lane(self.partition(owner), self.queue(owner, queue))
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A key of a partition, taken apart: one of TYPES or ASIDE, and the name behind it."""
+
+    partition: int
+    kind: str
+    name: str
+
+
+def parse(key: str) -> Named | None:
+    """What the key is, by its name; None where it is none of ours."""
+    match = _OF_A_PARTITION.fullmatch(key)
+    if match is None:
+        return None
+    word, colon, name = match[2].partition(":")
+    kind = word + colon
+    if (kind not in TYPES and kind != ASIDE) or (colon and not name and kind != "task:"):
+        return None
+    return Named(int(match[1]), kind, name)
+
+
+def type_of(key: str) -> str | None:
+    """The type that the key must have; None where any will do."""
+    named = parse(key)
+    return "hash" if key == META else TYPES.get(named.kind) if named else None
 
 
 def root(partition: int) -> str:

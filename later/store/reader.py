@@ -45,10 +45,12 @@ class Reader:
                 *(("HGETALL", keys.task(partition, name)) for name in names),
             ]
         )
-        dues, created, failed, *rest = answer
-        leases = rest[: len(queues)]
+        scores, rest = answer[: 3 + len(queues)], answer[3 + len(queues) :]
+        # A set that is none is `later fsck`'s to mend; here nobody is in it.
+        nobody = [None] * len(ids)
+        dues, created, failed, *leases = [nobody if isinstance(one, Exception) else one for one in scores]
         standing: list[Standing | None] = []
-        for at, (name, record) in enumerate(zip(names, rest[len(queues) :], strict=True)):
+        for at, (name, record) in enumerate(zip(names, rest, strict=True)):
             lease = next((ends[at] for ends in leases if ends[at] is not None), None)
             task = read_task(name, record, due=dues[at], created=created[at], failed=failed[at], lease=lease)
             since = codec.score(created[at] or failed[at])
@@ -108,7 +110,7 @@ class Reader:
     async def overdue(self, lane: Lane, now: Millis) -> Overdue:
         """What of the lane waits past its time."""
         due = keys.due(lane.partition, lane.queue)
-        count, first = await self._calls.snapshot([("ZCOUNT", due, "-inf", now), ("ZRANGE", due, 0, 0, "WITHSCORES")])
+        count, first = await self._calls.figures([("ZCOUNT", due, "-inf", now), ("ZRANGE", due, 0, 0, "WITHSCORES")])
         head = codec.score(first[1]) if first else None
         return Overdue(count=count, late=max(0, now - head) if head is not None else 0)
 
@@ -125,7 +127,7 @@ class Reader:
                 *(("pending", "ZCARD", keys.due(partition, queue)) for queue in queues),
                 *(("running", "ZCARD", keys.running(partition, queue)) for queue in queues),
             ]
-            answer = await self._calls.snapshot([(command, key) for _, command, key in rows])
+            answer = await self._calls.figures([(command, key) for _, command, key in rows])
             for (name, _, _), count in zip(rows, answer, strict=True):
                 total[name] += count
         return total

@@ -12,13 +12,14 @@ from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskStatus
 
 from later.clock import Clock
-from later.core.errors import Conflict, IdTaken, InvalidSetting, NotFound, StoreFull, TaskRunning
+from later.core.errors import Conflict, IdTaken, InvalidSetting, NotFound, StoreDamaged, StoreFull, TaskRunning
 from later.core.lifecycle import Settlement
 from later.core.task import LONGEST_LEASE, Millis, Status, Task
 from later.store import codec, keys
 from later.store.base import (
     Added,
     Claim,
+    Examined,
     Held,
     Moved,
     Movement,
@@ -32,6 +33,8 @@ from later.store.base import (
 )
 from later.store.calls import Calls, connect
 from later.store.contact import Contact
+from later.store.fsck import Examiner
+from later.store.inspection import Inspection
 from later.store.keys import Lane
 from later.store.outbox import RedisOutbox
 from later.store.reader import Reader, read_task
@@ -83,6 +86,8 @@ class RedisStore:
         self._wakes = Wakes(self._listener, self._layout.lanes)
         self._reader = Reader(self._calls, self._layout)
         self._stocktaking = Stocktaking(self._calls, self._reader)
+        self._inspection = Inspection(self._calls, self._layout, self._contact.now)
+        self._examiner = Examiner(self._calls, self._layout, self._inspection, clock)
         self.outbox = RedisOutbox(self._calls, partitions)
         self._add, self._claim, self._extend, self._settle, self._move, self._recover = map(
             Script, ("add", "claim", "extend", "settle", "move", "recover")
@@ -103,7 +108,10 @@ class RedisStore:
 
     async def open(self) -> None:
         await self.ping()
-        kept = await self._calls.command("HGET", keys.META, "partitions")
+        try:
+            kept = await self._calls.command("HGET", keys.META, "partitions")
+        except StoreDamaged:  # `later fsck` has to come in to mend it
+            return
         if kept is None:  # asked first, as a full server refuses to write, and has to be drained all the same
             await self._calls.command("HSETNX", keys.META, "partitions", self.partitions)
             kept = await self._calls.command("HGET", keys.META, "partitions")
@@ -185,10 +193,13 @@ class RedisStore:
                 keys.claims(lane.partition),
                 keys.quarantine(lane.partition),
             ],
-            [root, limit, lease, self.holder],
+            [root, limit, lease, self.holder, codec.MOST_FIELDS, codec.MOST_BYTES],
         )
         tasks = []
         for name, due, flat in taken:
+            if isinstance(flat, str):
+                log.error("task_quarantined", task=name, error=flat)
+                continue
             try:
                 known = {"claim": int(number), "holder": self.holder}
                 tasks.append(
@@ -202,11 +213,14 @@ class RedisStore:
         held: dict[Claimed, Held] = {}
         for lane, group in self._by_lane(tasks).items():
             words = [word for task in group for word in (task.name, task.claim)]
-            answer = await self._calls.script(
-                self._extend,
-                [keys.running(lane.partition, lane.queue)],
-                [keys.root(lane.partition), lease, "1" if alone else "", *words],
-            )
+            try:
+                answer = await self._calls.script(
+                    self._extend,
+                    [keys.running(lane.partition, lane.queue)],
+                    [keys.root(lane.partition), lease, "1" if alone else "", *words],
+                )
+            except StoreDamaged:  # nobody else can take them either
+                answer = [Held.KEPT] * len(group)
             held.update(zip(map(_claimed, group), map(Held, answer), strict=True))
         return [held[_claimed(task)] for task in tasks]
 
@@ -214,18 +228,21 @@ class RedisStore:
         by_claim = {_claimed(settlement.task): settlement for settlement in settlements}
         results: dict[Claimed, Settled] = {}
         for lane, group in self._by_lane([settlement.task for settlement in settlements]).items():
-            answer = await self._calls.script(
-                self._settle,
-                [
-                    keys.due(lane.partition, lane.queue),
-                    keys.running(lane.partition, lane.queue),
-                    keys.failed(lane.partition),
-                    keys.quarantine(lane.partition),
-                    keys.outbox(lane.partition),
-                ],
-                [keys.root(lane.partition), *(word for task in group for word in _item(by_claim[_claimed(task)]))],
-                transaction=True,
-            )
+            try:
+                answer = await self._calls.script(
+                    self._settle,
+                    [
+                        keys.due(lane.partition, lane.queue),
+                        keys.running(lane.partition, lane.queue),
+                        keys.failed(lane.partition),
+                        keys.quarantine(lane.partition),
+                        keys.outbox(lane.partition),
+                    ],
+                    [keys.root(lane.partition), *(word for task in group for word in _item(by_claim[_claimed(task)]))],
+                    transaction=True,
+                )
+            except StoreDamaged:
+                answer = [Settled.DAMAGED] * len(group)
             results.update(zip(map(_claimed, group), map(Settled, answer), strict=True))
         self.outbox.written()
         return [results[_claimed(settlement.task)] for settlement in settlements]
@@ -311,6 +328,9 @@ class RedisStore:
     async def failed_of(self, owner: str) -> int:
         return await self._reader.failed_of(owner)
 
+    async def examine(self, cursor: str | None, *, mend: bool) -> Examined:
+        return await self._examiner.examine(cursor, mend=mend)
+
     async def describe(self) -> Mapping[str, Any]:
         return await self._reader.describe()
 
@@ -328,8 +348,7 @@ class RedisStore:
 
     async def _quarantine(self, lane: Lane, name: str, damage: codec.Unreadable) -> None:
         log.error("task_quarantined", task=name, error=str(damage))
-        await self._calls.command("ZADD", keys.quarantine(lane.partition), self.now(), name)
-        await self._calls.command("ZREM", keys.running(lane.partition, lane.queue), name)
+        await self._inspection.quarantine(lane, name)
 
 
 def _kept(name: str, created: str | None, lease: str | None, due: Any, fields: Sequence[str]) -> Task | None:
