@@ -7,7 +7,9 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 from starlette.requests import Request
 
+from later.api.answers import Answer
 from later.api.house import Caller, TheClient, TheHouse
+from later.api.schemas import Examination
 
 router = APIRouter(tags=["daemon"])
 
@@ -40,6 +42,13 @@ async def description(request: Request, caller: Caller) -> dict[str, Any]:
     caller.require("read")
     app: FastAPI = request.app
     return app.openapi()
+
+
+@router.post("/v1/fsck")
+async def fsck(body: Examination, house: TheHouse, caller: Caller) -> Answer:
+    """Look for about a second whether the store is sound, of all owners; `next` is the cursor of the following part."""
+    caller.require("admin")
+    return Answer(await house.examine(body.cursor, body.repair))
 
 
 @router.post("/v1/stop", status_code=202)

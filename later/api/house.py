@@ -25,6 +25,7 @@ class House:
     stats: Callable[[], Awaitable[Mapping[str, Any]]]
     health: Callable[[], Awaitable[None]]
     findings: Callable[[], Awaitable[list[dict[str, str]]]]
+    examine: Callable[[str | None, bool], Awaitable[Mapping[str, Any]]]
     stop: Callable[[], None]
 
 

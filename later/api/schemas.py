@@ -130,6 +130,13 @@ class Read(Body):
     delivery_ids: Annotated[list[Name], Field(max_length=1000)]
 
 
+class Examination(Body):
+    """Whether to mend what is wrong, and where an earlier part has ended."""
+
+    repair: bool = False
+    cursor: Annotated[str, StringConstraints(max_length=1000)] | None = None
+
+
 class WindowOut(BaseModel):
     """The interval that a random moment was drawn from."""
 

@@ -28,6 +28,7 @@ COMMANDS = {
     "import": "moving",
     "stats": "daemon",
     "doctor": "daemon",
+    "fsck": "fsck",
     "health": "daemon",
     "run": "daemon",
     "stop": "daemon",

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 import click
 
-from later.cli import backup, http, options, output, places
+from later.cli import backup, http, options, output
 from later.cli.backup import PACE_BYTES, PACE_LINES, Line
 
 PATIENCE_S = 30.0
@@ -89,14 +89,8 @@ class _Door:
 
 @contextlib.contextmanager
 def _door() -> Iterator[_Door]:
-    daemon = http.find()
-    if daemon is None and places.may_ask_the_store():
-        from later.cli import engine
-
-        with engine.without_a_daemon(past=True) as inside:
-            yield _Door(inside)
-    else:
-        yield _Door(daemon or http.daemon())
+    with http.daemon_or_store(past=True) as daemon:
+        yield _Door(daemon)
 
 
 def _write(door: _Door, part: str, every: bool, out: BinaryIO, counts: dict[str, int]) -> None:

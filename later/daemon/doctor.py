@@ -56,7 +56,7 @@ def examine_counts(counts: Mapping[str, int]) -> Iterator[Finding]:
     """Judge what `Store.counts` tells."""
     if counts["quarantined"]:
         yield _finding(
-            "tasks", f"{counts['quarantined']} records cannot be read and are in quarantine; see the daemon's log"
+            "tasks", f"{counts['quarantined']} records cannot be read and are in quarantine; `later fsck` names them"
         )
     if counts["outbox"] > OUTBOX_ENTRIES:
         yield _finding(

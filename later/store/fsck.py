@@ -15,7 +15,7 @@ from later.store.calls import Calls
 from later.store.findings import Findings
 from later.store.inspection import RECORDS, Inspection, is_a_counter, of_a_set
 from later.store.keys import Layout, Named
-from later.store.walk import Walk
+from later.store.walk import Walk, is_a_place
 
 KEYS_AT_A_TIME = 500
 MEMBERS_AT_A_TIME = 300
@@ -36,7 +36,7 @@ class Place:
     def parse(cls, cursor: str) -> Place:
         """Raises Conflict."""
         words = cursor.split("|", 2)
-        if len(words) != 3 or not words[1].isdecimal():
+        if len(words) != 3 or not is_a_place(words[1]):
             raise Conflict("this is no place in the store; begin again")
         return cls(words[0] or None, *words[1:])
 
@@ -65,7 +65,7 @@ class Examiner:
         if mended:
             log.warning("store_mended", **mended)
         return Examined(
-            counts=found.counts,
+            counts=dict(found.counts),
             damages=found.damages,
             advice=found.advice,
             keys=await self._calls.command("DBSIZE"),
@@ -134,12 +134,12 @@ class Examiner:
 
     async def _members(self, key: str, one: Named, part: str, found: Findings, *, mend: bool) -> str | None:
         """Some members of a set; returns the part at which it goes on (None: that was all)."""
-        following, flat = await self._calls.command("ZSCAN", key, part, "COUNT", MEMBERS_AT_A_TIME)
-        names = [f"{one.name}/{member}" if one.kind == "user:" else member for member in flat[::2]]
+        following, entries = await self._calls.command("ZSCAN", key, part, "COUNT", MEMBERS_AT_A_TIME)
+        names = [f"{one.name}/{member}" if one.kind == "user:" else member for member, _ in entries]
         if one.kind == "quarantine":
             words = [name for name in names if name.startswith("{")]  # of the outbox; no owner is called that
             names = [name for name in names if name not in set(words)]
             for word in words:
                 found.note("outbox", word)
         await self._inspection.look(one.partition, names, of_a_set(one, key), found, mend=mend)
-        return None if int(following) == 0 else following
+        return None if int(following) == 0 else str(following)

@@ -28,6 +28,7 @@ class Origin:
     wanted: str
     key: str
     slot: str
+    said: str = ""
 
 
 RECORDS = Origin("*", "", "")
@@ -35,9 +36,10 @@ RECORDS = Origin("*", "", "")
 
 def of_a_set(named: Named, key: str) -> Origin:
     """The members of this state set or list."""
+    said = f" (in {named.kind}{named.name})"
     if named.kind in ("due:", "running:"):
-        return Origin(f"={named.name}", key, "via")
-    return Origin("", "", "user" if named.kind == "user:" else named.kind)
+        return Origin(f"={named.name}", key, "via", said)
+    return Origin("", "", "user" if named.kind == "user:" else named.kind, said)
 
 
 class Inspection:
@@ -178,4 +180,4 @@ def _note(found: Findings, facts: Facts, judgement: Judgement, origin: Origin, *
         if judgement.state == "quarantined":
             found.note("quarantined", facts.name)
     for damage in judgement.damages:
-        found.note(damage, facts.name, mended=mended)
+        found.note(damage, facts.name + origin.said, mended=mended)

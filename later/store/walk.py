@@ -22,7 +22,12 @@ class Walk:
         """
         server = (await self._calls.command("INFO", "server"))["run_id"]
         begun, _, place = (cursor or f"{server}.0").rpartition(".")
-        if begun != server or not re.fullmatch(r"[0-9]{1,19}", place):
+        if begun != server or not is_a_place(place):
             raise Conflict("the store was restarted in the meantime; begin again")
         following, found = await self._calls.command("SCAN", place, "MATCH", pattern, "COUNT", looked_at)
         return found, None if int(following) == 0 else f"{server}.{following}"
+
+
+def is_a_place(text: str) -> bool:
+    """Whether SCAN and ZSCAN go on from there, and do not refuse it."""
+    return bool(re.fullmatch(r"[0-9]{1,20}", text)) and int(text) < 2**64

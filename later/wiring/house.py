@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from later import __version__
@@ -49,6 +50,9 @@ def build(engine: Engine, crew: Crew | None) -> House:
         found += doctor.examine_disk(engine.settings.state_dir)
         return found + await _examine_email(engine)
 
+    async def examine(cursor: str | None, repair: bool) -> Mapping[str, Any]:
+        return asdict(await engine.store.examine(cursor, mend=repair))
+
     return House(
         gate=engine.gate(),
         kept_in=engine.where,
@@ -57,6 +61,7 @@ def build(engine: Engine, crew: Crew | None) -> House:
         stats=stats,
         health=health,
         findings=findings,
+        examine=examine,
         stop=lambda: os.kill(os.getpid(), signal.SIGTERM),
     )
 
