@@ -28,7 +28,7 @@ log = structlog.get_logger()
 class Place:
     """Where a walk stands: at the page of keys that begins there; within it, at a part of one of its sets."""
 
-    page: str | None = None
+    page: str
     part: str = "0"
     key: str = ""
 
@@ -38,10 +38,10 @@ class Place:
         words = cursor.split("|", 2)
         if len(words) != 3 or not is_a_place(words[1]):
             raise Conflict("this is no place in the store; begin again")
-        return cls(words[0] or None, *words[1:])
+        return cls(*words)
 
     def __str__(self) -> str:
-        return f"{self.page or ''}|{self.part}|{self.key}"
+        return f"{self.page}|{self.part}|{self.key}"
 
 
 class Examiner:
@@ -58,7 +58,8 @@ class Examiner:
         """As much as WORK_S allows; raises Conflict where the server has been started anew since the cursor."""
         until = self._clock.monotonic() + WORK_S
         found = Findings()
-        place: Place | None = Place() if cursor is None else Place.parse(cursor)
+        first = Place.parse(cursor) if cursor is not None else Place(await self._walk.begin())
+        place = await self._page(first, found, mend=mend, until=until)
         while place is not None and self._clock.monotonic() < until:
             place = await self._page(place, found, mend=mend, until=until)
         mended = {damage["kind"]: damage["mended"] for damage in found.damages if damage["mended"]}
@@ -83,13 +84,15 @@ class Examiner:
             for partition in {one.partition for one in named.values()}:
                 names = [one.name for one in named.values() if (one.kind, one.partition) == ("task:", partition)]
                 await self._inspection.look(partition, names, RECORDS, found, mend=mend)
-        for key in sorted(set(sets) - set(await self._inspection.wrong_types(sets))):
-            if key >= place.key:
-                part: str | None = place.part if key == place.key else "0"
-                while part is not None:
-                    if self._clock.monotonic() > until:
-                        return Place(place.page, part, key)
-                    part = await self._members(key, sets[key], part, found, mend=mend)
+        wrong = await self._inspection.wrong_types(sets)
+        left = [key for key in sorted(sets) if key >= place.key and key not in wrong]
+        part = place.part if left and left[0] == place.key else "0"
+        while left:
+            part = await self._members(left[0], sets[left[0]], part, found, mend=mend)
+            if part == "0":
+                del left[0]
+            if left and self._clock.monotonic() >= until:
+                return Place(place.page, part, left[0])
         return None if following is None else Place(following)
 
     async def _strangers(self, some: Iterable[str], found: Findings, *, mend: bool) -> None:
@@ -132,8 +135,8 @@ class Examiner:
                 await self._inspection.begin_counter(partition)
             found.note("counter", key, mended=mend)
 
-    async def _members(self, key: str, one: Named, part: str, found: Findings, *, mend: bool) -> str | None:
-        """Some members of a set; returns the part at which it goes on (None: that was all)."""
+    async def _members(self, key: str, one: Named, part: str, found: Findings, *, mend: bool) -> str:
+        """Some members of a set; returns the part at which it goes on (0: that was all)."""
         following, entries = await self._calls.command("ZSCAN", key, part, "COUNT", MEMBERS_AT_A_TIME)
         names = [f"{one.name}/{member}" if one.kind == "user:" else member for member, _ in entries]
         if one.kind == "quarantine":
@@ -142,4 +145,4 @@ class Examiner:
             for word in words:
                 found.note("outbox", word)
         await self._inspection.look(one.partition, names, of_a_set(one, key), found, mend=mend)
-        return None if int(following) == 0 else str(following)
+        return str(following)

@@ -269,6 +269,7 @@ class RedisStore:
                 keys.created(partition),
                 keys.failed(partition),
                 keys.outbox(partition),
+                keys.quarantine(partition),
             ],
             [
                 keys.root(partition),

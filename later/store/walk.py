@@ -15,17 +15,25 @@ class Walk:
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
 
+    async def begin(self) -> str:
+        """The cursor of the first page."""
+        return f"{await self._server()}.0"
+
     async def page(self, pattern: str, *, cursor: str | None, looked_at: int) -> tuple[Sequence[str], str | None]:
         """Keys like this glob pattern among the next so many, and where the walk goes on (None: that was all).
 
         Raises Conflict where the server has been started anew since the cursor was given: its order is another now.
         """
-        server = (await self._calls.command("INFO", "server"))["run_id"]
+        server = await self._server()
         begun, _, place = (cursor or f"{server}.0").rpartition(".")
         if begun != server or not is_a_place(place):
             raise Conflict("the store was restarted in the meantime; begin again")
         following, found = await self._calls.command("SCAN", place, "MATCH", pattern, "COUNT", looked_at)
         return found, None if int(following) == 0 else f"{server}.{following}"
+
+    async def _server(self) -> str:
+        """This run of the server."""
+        return str((await self._calls.command("INFO", "server"))["run_id"])
 
 
 def is_a_place(text: str) -> bool:

@@ -21,22 +21,45 @@ last = type(last) == 'string' and last
 local answer = {string.format('%.0f', now_us), last}
 most_fields, most_bytes = tonumber(most_fields), tonumber(most_bytes)
 
+-- The sets of a partition are asked for their types once, as most are not there at all.
+local is_set = {}
+local function score(set, member)
+  if not set or not member then return false end
+  if is_set[set] == nil then is_set[set] = redis.call('TYPE', set).ok == 'zset' end
+  return is_set[set] and redis.call('ZSCORE', set, member)
+end
+
+local dues, runs, users = {}, {}, {}
+local function key_of(memo, kind, name)
+  if name and not memo[name] then memo[name] = root .. kind .. name end
+  return name and memo[name]
+end
+
 local function read(record)
   local size = redis.pcall('HLEN', record)
   if type(size) ~= 'number' then return 'no hash', false end
   if size == 0 then return 'no record', false end
-  local queue = redis.call('HGET', record, 'queue')
-  if size > most_fields then return 'too many fields', queue end
-  local fields = redis.call('HGETALL', record)
-  for _, value in ipairs(fields) do
-    if #value > most_bytes then return 'too large', queue end
+  if size > most_fields then return 'too many fields', redis.call('HGET', record, 'queue') end
+  local fields, queue = redis.call('HGETALL', record), false
+  for at = 1, #fields, 2 do
+    if #fields[at + 1] > most_bytes then return 'too large', redis.call('HGET', record, 'queue') end
+    if fields[at] == 'queue' then queue = fields[at + 1] end
   end
   return fields, queue
 end
 
-local function score(set, member)
-  local found = set and member and redis.pcall('ZSCORE', set, member)
-  return type(found) == 'string' and found
+local function find(name, record)
+  local fields, queue = read(record)
+  local owner, id = string.match(name, '^([^/]+)/(.+)$')
+  local due, running, user = key_of(dues, 'due:', queue), key_of(runs, 'running:', queue), key_of(users, 'user:', owner)
+  local found = {
+    fields, score(created, name), score(failed, name), score(quarantine, name), score(due, name), score(running, name),
+    score(user, id), via ~= '' and score(via, name),
+  }
+  return found, mending ~= '' and {
+    created = created, failed = failed, quarantine = quarantine, due = due, running = running, user = user, via = via,
+    queue = queue, id = id,
+  }
 end
 
 local function belongs(record)
@@ -45,36 +68,19 @@ local function belongs(record)
   return redis.pcall('HGET', record, 'queue') == string.sub(wanted, 2)
 end
 
-local function places_of(name, queue)
-  local owner, id = string.match(name, '^([^/]+)/(.+)$')
-  return {
-    created = {created, name}, failed = {failed, name}, quarantine = {quarantine, name},
-    due = {queue and root .. 'due:' .. queue, name}, running = {queue and root .. 'running:' .. queue, name},
-    user = {owner and root .. 'user:' .. owner, id}, via = {via ~= '' and via, name},
-  }
-end
-
-local function find(record, places)
-  local found = {record}
-  for at, set in ipairs({'created', 'failed', 'quarantine', 'due', 'running', 'user', 'via'}) do
-    found[at + 1] = score(unpack(places[set]))
-  end
-  return found
-end
-
 local function print_of(found)
   local words = {type(found[1]) == 'table' and table.concat(found[1], '\n') or found[1]}
   for at = 2, 8 do words[at] = found[at] or '' end
   return redis.sha1hex(table.concat(words, '\n'))
 end
 
-local function change(record, queue, places, verb, set, value)
-  local key, member = unpack(places[set] or {})
+local function change(name, record, places, verb, set, value)
+  local member = set == 'user' and places.id or name
   if verb == 'add' then
-    redis.call('ZADD', key, value, member)
-    if set == 'due' then redis.pcall('PUBLISH', root .. 'wake', queue) end
+    redis.call('ZADD', places[set], value, member)
+    if set == 'due' then redis.pcall('PUBLISH', root .. 'wake', places.queue) end
   elseif verb == 'remove' then
-    redis.call('ZREM', key, member)
+    redis.call('ZREM', places[set], member)
   elseif verb == 'release' then
     redis.call('HDEL', record, 'claim', 'holder')
   elseif verb == 'raise' then
@@ -87,21 +93,19 @@ end
 
 local mends = mending ~= '' and cjson.decode(mending)
 for at = 7, #ARGV do
-  local name, mend = ARGV[at], mends and mends[at - 6]
-  local record = root .. 'task:' .. name
+  local name, record = ARGV[at], root .. 'task:' .. ARGV[at]
   if belongs(record) then
-    answer[#answer + 1] = false
+    answer[at - 4] = false
   else
-    local fields, queue = read(record)
-    local places = places_of(name, queue)
-    local found = find(fields, places)
-    if not mend then
-      answer[#answer + 1] = found
-    elseif mend[1] ~= '' and mend[1] ~= print_of(found) then
-      answer[#answer + 1] = 'changed'
-    else
-      for _, words in ipairs(mend[2]) do change(record, queue, places, unpack(words)) end
-      answer[#answer + 1] = 'mended'
+    local found, places = find(name, record)
+    local mend = mends and mends[at - 6]
+    answer[at - 4] = found
+    if mend then
+      answer[at - 4] = 'changed'
+      if mend[1] == '' or mend[1] == print_of(found) then
+        for _, words in ipairs(mend[2]) do change(name, record, places, unpack(words)) end
+        answer[at - 4] = 'mended'
+      end
     end
   end
 end

@@ -1,13 +1,14 @@
 #!lua flags=allow-oom
 -- move: change a task because its owner asks: schedule, snooze, execute, retry, pause, resume, update, cancel.
--- KEYS  1 record  2 user  3 created  4 failed  5 outbox
+-- KEYS  1 record  2 user  3 created  4 failed  5 outbox  6 quarantine
 -- ARGV  1 root  2 name  3 id  4 status to move to, or '' to stay  5 due ms, or ''
 --       6 the states it may be in, each with a space before and after  7 version, or ''  8 wake channel
 --       9 changes of the record: JSON [field, value, …], or ''  10 fields to drop: JSON [field, …], or ''
 -- Returns {now µs, 'moved' | 'withdrawn' | 'absent' | 'state' | 'version' | 'untimed', status, lease end ms or false}
 --   withdrawn: it is running; its settlement will end it as cancelled
 --   untimed: it has no time to go back to, so it would wait for ever
-local record, user, created, failed, outbox = unpack(KEYS)
+--   Out of quarantine a task simply goes: nobody could read what the outbox would say of it.
+local record, user, created, failed, outbox, quarantine = unpack(KEYS)
 local root, name, id, to, at, states, version, channel, changes, drop = unpack(ARGV)
 local time = redis.call('TIME')
 local now_us = time[1] * 1000000 + time[2]
@@ -15,16 +16,21 @@ local now = math.floor(now_us / 1000)
 local stamp = string.format('%.0f', now_us)
 
 local is = redis.pcall('HMGET', record, 'queue', 'version')
-local queue = is[1]
-if not queue then return {stamp, 'absent', '', false} end
+local queue = is[1] or ''
 local due, running = root .. 'due:' .. queue, root .. 'running:' .. queue
 local sets = {pending = due, created = created, failed = failed}
 local lease = redis.call('ZSCORE', running, name)
 local status = lease and 'running'
 for state, set in pairs(sets) do
-  if not status and redis.call('ZSCORE', set, name) then status = state end
+  if is[1] and not status and redis.call('ZSCORE', set, name) then status = state end
 end
 
+if not status and to == 'cancelled' and redis.call('ZSCORE', quarantine, name) then
+  redis.call('UNLINK', record)
+  redis.pcall('ZREM', user, id)
+  redis.call('ZREM', quarantine, name)
+  return {stamp, 'moved', to, false}
+end
 if not status then return {stamp, 'absent', '', false} end
 if version ~= '' and version ~= (is[2] or '1') then return {stamp, 'version', status, lease} end
 if not string.find(states, ' ' .. status .. ' ', 1, true) then return {stamp, 'state', status, lease} end
