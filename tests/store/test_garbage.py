@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -10,8 +11,8 @@ from structlog.testing import capture_logs
 
 from later.core.errors import IdTaken, NotFound, StoreDamaged
 from later.core.lifecycle import Receipt
-from later.core.task import Status
-from later.store import keys
+from later.core.task import MESSAGE_BYTES, OPTIONS_BYTES, PAYLOAD_BYTES, Status
+from later.store import codec, keys
 from later.store.base import Held, Moved, Movement, Settled
 from later.store.keys import Lane
 from later.store.redis import RedisStore
@@ -67,6 +68,23 @@ UNREADABLE: dict[str, Spoil] = {
     "failures are not JSON": having("failures", "["),
     "failures are no pairs": having("failures", "[[1]]"),
 }
+
+
+async def wide(raw: redis.Redis) -> None:
+    await raw.hset(RECORD, mapping={f"field{at}": at for at in range(100_000)})
+
+
+BEYOND: dict[str, Spoil] = {
+    "10 MB in a field": having("spec", "x" * 10_000_000),
+    "10 MB in a field of its own": having("notes", "x" * 10_000_000),
+    "100,000 fields": wide,
+    "created in the year 30,000": having("created", "999999999999999"),
+    "meant for minus infinity": having("nominal", "-9" + "0" * 300),
+    "due at minus 1e300": lambda raw: raw.zadd(DUE, {BAD: "-1e300"}),
+    "due at minus infinity": lambda raw: raw.zadd(DUE, {BAD: "-inf"}),
+}
+"""What no daemon of this version would write, and none should be handed."""
+
 GONE: dict[str, Spoil] = {"a string": as_string, "a list": as_list, "missing": missing}
 
 
@@ -84,13 +102,14 @@ async def three(store: RedisStore) -> None:
 
 @pytest.mark.usefixtures("three")
 class TestClaim:
-    @spoiled(UNREADABLE, GONE)
+    @spoiled(UNREADABLE, BEYOND, GONE)
     async def test_a_bad_record_is_quarantined_and_its_neighbours_are_claimed(
         self, store: RedisStore, raw: redis.Redis, lane: Lane, spoil: Spoil
     ) -> None:
         await spoil(raw)
-        with capture_logs():
+        with capture_logs() as logs:
             claim = await store.claim(lane, limit=10, lease=LEASE)
+        assert [(entry["event"], entry["task"]) for entry in logs] == [("task_quarantined", BAD)]
         assert [task.id for task in claim.tasks] == ["first", "last"]
         assert await raw.zrange(QUARANTINE, 0, -1) == [BAD]
         assert await raw.zscore(DUE, BAD) is None
@@ -104,6 +123,33 @@ class TestClaim:
             await store.claim(lane, limit=10, lease=LEASE)
         [report] = logs
         assert (report["event"], report["task"], report["log_level"]) == ("task_quarantined", BAD, "error")
+
+    async def test_what_is_too_large_is_never_handed_over(
+        self, store: RedisStore, raw: redis.Redis, lane: Lane
+    ) -> None:
+        await raw.hset(RECORD, "notes", "x" * 10_000_000)
+        await raw.config_resetstat()
+        await store.claim(lane, limit=10, lease=LEASE)
+        assert (await raw.info("stats"))["total_net_output_bytes"] < 100_000
+
+    async def test_the_largest_task_that_can_be_added_is_within_the_bounds(self, store: RedisStore, lane: Lane) -> None:
+        hostile = "\x01" * MESSAGE_BYTES
+        payload = {"content_type": "text/plain", "text": "\x01" * PAYLOAD_BYTES}
+        options = {"x": "\x01" * (OPTIONS_BYTES // 6)}
+        largest = thought("largest", due=LONG_AGO, message=hostile, payload=payload, options=options, to="\x01" * 1024)
+        assert len(codec.pack_spec(largest.spec)) < codec.MOST_BYTES / 2
+        await store.add(largest)
+        assert largest.id in [task.id for task in (await store.claim(lane, limit=10, lease=LEASE)).tasks]
+
+    async def test_without_a_quarantine_nothing_is_claimed_and_nothing_lost(
+        self, store: RedisStore, raw: redis.Redis, lane: Lane
+    ) -> None:
+        await raw.set(RECORD, "not a hash")
+        await raw.set(QUARANTINE, "not a set")
+        before = await snapshot(raw)
+        with pytest.raises(StoreDamaged, match=re.escape(QUARANTINE)):
+            await store.claim(lane, limit=10, lease=LEASE)
+        assert await snapshot(raw) == before
 
     @pytest.mark.parametrize("name", ["noslash", "/noowner", "noid/", ""])
     async def test_a_name_that_is_none_is_quarantined(
@@ -303,6 +349,61 @@ class TestOwner:
         await raw.set(keys.user(0, "bob"), "not a set")
         await raw.zadd(RUNNING, {"noslash": 1})
         assert [task.id for task in await store.adopt(lane)] == ["first", "last", "other"]
+
+
+class TestQuarantine:
+    """What its owner can still do about a task that nobody can read."""
+
+    @spoiled(UNREADABLE, BEYOND, {"a string": as_string, "a list": as_list})
+    async def test_its_owner_may_delete_it(self, store: RedisStore, raw: redis.Redis, lane: Lane, spoil: Spoil) -> None:
+        await store.add(thought("bad", due=LONG_AGO))
+        await spoil(raw)
+        with capture_logs():
+            await store.claim(lane, limit=1, lease=LEASE)
+        with pytest.raises(NotFound):
+            await store.move("bob", "bad", Movement(states=EVERYWHERE, to=Status.CANCELLED))
+        with pytest.raises(NotFound):
+            await store.move("ana", "bad", Movement(states=EVERYWHERE, to=Status.PENDING, due=LONG_AGO))
+        moved = await store.move("ana", "bad", Movement(states=EVERYWHERE, to=Status.CANCELLED))
+        assert moved == Moved(status=Status.CANCELLED)
+        assert set(await raw.keys("*")) == {keys.META, *(await raw.keys("*claims"))}
+        assert not (await store.add(thought("bad", due=LONG_AGO))).kept
+
+
+class TestDamagedKeys:
+    @pytest.mark.parametrize("key", [CREATED, DUE, RUNNING, keys.failed(0), USER, OUTBOX])
+    async def test_the_key_is_named_and_what_mends_it(self, store: RedisStore, raw: redis.Redis, key: str) -> None:
+        await raw.rpush(key, "garbage")
+        with capture_logs() as logs:
+            for _ in range(3):
+                with pytest.raises(
+                    StoreDamaged, match=f"^{re.escape(key)} in the store is a list .*later fsck --repair"
+                ):
+                    await store.counts() if key not in (USER, OUTBOX) else await store.add(thought(due=LONG_AGO))
+        assert [(entry["event"], entry["key"]) for entry in logs] == [("store_damaged", key)]
+        assert store.steady_for() > 0
+
+    async def test_lists_can_be_read_all_the_same(self, store: RedisStore, raw: redis.Redis, lane: Lane) -> None:
+        await store.add(thought(due=LONG_AGO))
+        for key in (CREATED, RUNNING, keys.failed(0)):
+            await raw.set(key, "garbage")
+        page = await store.page("ana", statuses=list(Status), cursor=None, limit=9)
+        assert [task.id for task in page.tasks] == ["milk"]
+
+    async def test_a_daemon_can_begin_where_meta_is_damaged(self, world: ServerWorld, raw: redis.Redis) -> None:
+        await raw.set(keys.META, "garbage")
+        with capture_logs() as logs:
+            store = await world.store("another")
+        assert [(entry["event"], entry["key"]) for entry in logs] == [("store_damaged", keys.META)]
+        assert not (await store.add(thought(due=LONG_AGO))).kept
+
+    @pytest.mark.parametrize("score", ["1e300", "-1e300", "+inf", "-inf"])
+    async def test_a_time_that_is_none_is_not_shown(self, store: RedisStore, raw: redis.Redis, score: str) -> None:
+        await store.add(thought(due=LONG_AGO))
+        await raw.zadd(USER, {"milk": score})
+        task = await store.get("ana", "milk")
+        assert task is not None
+        assert task.due is None
 
 
 class TestOutbox:

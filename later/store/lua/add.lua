@@ -40,7 +40,8 @@ if redis.call('XLEN', outbox) >= tonumber(limit) then
 end
 
 -- Whatever could fail does so before the first change.
-local head = redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')[2]
+-- From 0: what is due at no moment must keep nobody asleep.
+local head = redis.call('ZRANGE', due, 0, '+inf', 'BYSCORE', 'LIMIT', 0, 1, 'WITHSCORES')[2]
 redis.call('ZCARD', user)
 redis.call('ZCARD', created)
 redis.call('ZCARD', failed)

@@ -82,7 +82,7 @@ local function change(name, record, places, verb, set, value)
   elseif verb == 'remove' then
     redis.call('ZREM', places[set], member)
   elseif verb == 'release' then
-    redis.call('HDEL', record, 'claim', 'holder')
+    redis.call('HDEL', record, 'claim', 'holder', 'alone')
   elseif verb == 'raise' then
     local number = tonumber(last) or 0
     if not (number >= 0 and number < 2 ^ 53) then number = 0 end

@@ -58,7 +58,8 @@ redis.call('HSET', record, 'updated', now)
 if changes ~= '' then redis.call('HSET', record, unpack(cjson.decode(changes))) end
 if drop ~= '' then redis.call('HDEL', record, unpack(cjson.decode(drop))) end
 if to == 'pending' then
-  local head = redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')[2]
+  -- From 0: what is due at no moment must keep nobody asleep.
+  local head = redis.call('ZRANGE', due, 0, '+inf', 'BYSCORE', 'LIMIT', 0, 1, 'WITHSCORES')[2]
   redis.call('ZADD', user, at, id)
   redis.call('ZADD', due, at, name)
   if not head or tonumber(at) < tonumber(head) then redis.pcall('PUBLISH', channel, queue) end

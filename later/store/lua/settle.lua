@@ -37,7 +37,8 @@ local function settle(name, number, status, next_due, changes, entry)
   if next_due ~= '' or status == 'failed' then
     if changes ~= '' then redis.call('HSET', record, unpack(cjson.decode(changes))) end
     if next_due ~= '' then
-      local head = redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')[2]
+      -- From 0: what is due at no moment must keep nobody asleep.
+      local head = redis.call('ZRANGE', due, 0, '+inf', 'BYSCORE', 'LIMIT', 0, 1, 'WITHSCORES')[2]
       redis.call('ZADD', due, next_due, name)
       redis.pcall('ZADD', user, next_due, id)
       if not head or tonumber(next_due) < tonumber(head) then redis.pcall('PUBLISH', root .. 'wake', queue) end
