@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
@@ -16,6 +16,7 @@ NAMES_SHOWN = 5
 CONFLICT = 4
 
 Part = dict[str, Any]
+Ask = Callable[[Part], Part]
 
 
 @click.command()
@@ -27,13 +28,7 @@ def fsck(repair: bool, as_json: bool) -> int:
     Daemons may go on meanwhile. Exit status 0 if the store is sound (with --repair: is sound again), 1 if it is not.
     """
     with http.daemon_or_store() as daemon:
-        try:
-            found = _examine(daemon, repair=repair, quiet=as_json)
-        except Refused as refusal:
-            if refusal.status != CONFLICT:
-                raise
-            click.echo(f"later: {refusal}", err=True)
-            found = _examine(daemon, repair=repair, quiet=as_json)
+        found = examine(lambda body: daemon.ask("POST", "/v1/fsck", body).body, repair=repair, quiet=as_json)
     left = sum(damage["count"] - damage["mended"] for damage in found["damages"])
     if as_json:
         output.show_json({"sound": not left, **found})
@@ -42,13 +37,24 @@ def fsck(repair: bool, as_json: bool) -> int:
     return 1 if left else 0
 
 
-def _examine(daemon: http.Daemon, *, repair: bool, quiet: bool) -> Part:
+def examine(ask: Ask, *, repair: bool, quiet: bool) -> Part:
+    """All parts, added up; begun again, once, where the store was restarted in the middle."""
+    try:
+        return _examine(ask, repair=repair, quiet=quiet)
+    except Refused as refusal:
+        if refusal.status != CONFLICT:
+            raise
+        click.echo(f"later: {refusal}: that is done now", err=True)
+        return _examine(ask, repair=repair, quiet=quiet)
+
+
+def _examine(ask: Ask, *, repair: bool, quiet: bool) -> Part:
     """From the first part to the last, added up; a bar on a terminal shows how far it is."""
     counts: Counter[str] = Counter()
     sums: dict[str, dict[str, Part]] = {"damages": {}, "advice": {}}
     hidden = quiet or not sys.stderr.isatty()
     with click.progressbar(length=1, label="examining", file=sys.stderr, hidden=hidden) as bar:
-        for part in _parts(daemon, repair=repair):
+        for part in _parts(ask, repair=repair):
             counts.update(part["counts"])
             for which, kinds in sums.items():
                 for one in part[which]:
@@ -58,10 +64,10 @@ def _examine(daemon: http.Daemon, *, repair: bool, quiet: bool) -> Part:
     return {"counts": dict(counts), **{which: list(kinds.values()) for which, kinds in sums.items()}}
 
 
-def _parts(daemon: http.Daemon, *, repair: bool) -> Iterator[Part]:
+def _parts(ask: Ask, *, repair: bool) -> Iterator[Part]:
     cursor = None
     while True:
-        part: Part = daemon.ask("POST", "/v1/fsck", {"repair": repair, "cursor": cursor}).body
+        part = ask({"repair": repair, "cursor": cursor})
         yield part
         cursor = part["next"]
         if cursor is None:

@@ -125,6 +125,16 @@ def test_only_the_daemons_own_user_may_stop_it(ada: httpx2.Client) -> None:
     assert answer.json()["detail"] == "this needs the right to admin, which ada does not have here"
 
 
+def test_only_the_daemons_own_user_may_examine_the_store(me: httpx2.Client, ada: httpx2.Client) -> None:
+    for body in ({}, {"repair": True}):
+        assert ada.post("/v1/fsck", json=body).status_code == 403
+    examined = me.post("/v1/fsck", json={"repair": False}).json()
+    assert set(examined) == {"counts", "damages", "advice", "keys", "next"}
+    assert (examined["damages"], examined["next"]) == ([], None)
+    assert me.post("/v1/fsck", json={"cursor": "another server's.0|0|"}).status_code == 409
+    assert me.post("/v1/fsck", json={"repiar": True}).status_code == 422
+
+
 def test_the_description_names_every_route_and_what_it_takes(me: httpx2.Client) -> None:
     described = me.get("/openapi.json").json()
     assert described["info"]["title"] == "Later"
