@@ -24,7 +24,7 @@ DAMAGES = {
     "type": "a key that is not of its type",
     "counter": "a claim counter that is no number",
     "unknown": "a key that Later does not know",
-    "elsewhere": "a key of a partition that is not there: LATER_PARTITIONS was another number",
+    "elsewhere": "in a partition where nobody looks for it: LATER_PARTITIONS was another number",
 }
 ADVICE = {
     "quarantined": "in quarantine: not readable, and not performed; `later delete ID` removes it, by its owner",

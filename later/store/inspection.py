@@ -11,7 +11,7 @@ from later.core.task import Millis, Status
 from later.store import codec, keys
 from later.store.calls import Calls
 from later.store.findings import Findings
-from later.store.judgement import NUMBERS, Change, Facts, Judgement, judge, judge_entry
+from later.store.judgement import NUMBERS, Change, Facts, Judgement, Known, judge, judge_entry
 from later.store.keys import Lane, Layout, Named
 from later.store.scripts import Script
 
@@ -72,7 +72,7 @@ class Inspection:
 
     async def wrong_types(self, some: Collection[str]) -> list[str]:
         """Those of the keys that are there and not of their type."""
-        types = await self._calls.snapshot([("TYPE", key) for key in some]) if some else []
+        types = await self._calls.figures([("TYPE", key) for key in some]) if some else []
         return [key for key, kind in zip(some, types, strict=True) if kind not in (keys.type_of(key), "none")]
 
     async def set_aside(self, key: str) -> bool:
@@ -88,7 +88,7 @@ class Inspection:
     ) -> list[str]:
         """One try; returns the names that a daemon has just moved on."""
         judged = await self._judge(partition, names, origin)
-        ill = [(facts, judgement) for facts, judgement in judged if judgement.damages]
+        ill = [(facts, judgement) for facts, judgement in judged if judgement.changes]
         mended = await self._mend(partition, ill, origin, found) if mend and ill else set()
         moving = set() if last or not mend else {facts.name for facts, _ in ill} - mended
         for facts, judgement in judged:
@@ -105,10 +105,10 @@ class Inspection:
             if answer is None or (answer[0] == "no record" and origin is RECORDS):
                 continue  # it is where it belongs, or has ended meanwhile
             facts = Facts.of(name, answer)
-            known: dict[str, Any] = {"readable": self._can_read(facts, partition), "now": now, "last_claim": last_claim}
-            judged.append(
-                (facts, judge(facts, **known) if origin is RECORDS else judge_entry(facts, origin.slot, **known))
+            known = Known(
+                readable=_can_read(facts), here=self._is_here(name, partition), now=now, last_claim=last_claim
             )
+            judged.append((facts, judge(facts, known) if origin is RECORDS else judge_entry(facts, known, origin.slot)))
         return judged
 
     async def _mend(
@@ -141,21 +141,13 @@ class Inspection:
         )
         return answer
 
-    def _can_read(self, facts: Facts, partition: int) -> bool:
-        """Whether a daemon would perform it: it can read the record, and looks for that owner's in this partition."""
-        owner, slash, task_id = facts.name.partition("/")
-        if isinstance(facts.record, str) or not (owner and slash and task_id):
-            return False
-        try:
-            codec.unpack(facts.name, facts.record, status=Status.PENDING, due=None)
-            whose, _, _ = facts.record["queue"].rpartition("/")
-            return whose in ("", owner) and self._layout.partition(owner) == partition
-        except (codec.Unreadable, UnicodeEncodeError):
-            return False
+    def _is_here(self, name: str, partition: int) -> bool:
+        """Whether this is the partition in which its owner's tasks are looked for."""
+        return self._layout.partition(name.partition("/")[0]) == partition
 
     @staticmethod
     def _places(partition: int, facts: Facts, judgement: Judgement) -> Iterator[str]:
-        """The keys to which the changes add."""
+        """The keys into which the changes write."""
         owner = facts.name.partition("/")[0]
         queue = "" if isinstance(facts.record, str) else facts.record.get("queue", "")
         place = {
@@ -164,7 +156,9 @@ class Inspection:
             "running": keys.running(partition, queue),
         }
         for verb, *words in judgement.changes:
-            if verb == "add":
+            if verb == "raise":
+                yield keys.claims(partition)
+            elif verb == "add":
                 yield place.get(words[0], f"{keys.root(partition)}{words[0]}")
 
 
@@ -173,11 +167,24 @@ def is_a_counter(text: str | None) -> bool:
     return text is not None and text.isdecimal() and int(text) < NUMBERS
 
 
+def _can_read(facts: Facts) -> bool:
+    """Whether a daemon could perform it."""
+    owner, slash, task_id = facts.name.partition("/")
+    if isinstance(facts.record, str) or not (owner and slash and task_id):
+        return False
+    try:
+        codec.unpack(facts.name, facts.record, status=Status.PENDING, due=None)
+    except codec.Unreadable:
+        return False
+    whose, _, _ = facts.record["queue"].rpartition("/")
+    return whose in ("", owner)
+
+
 def _note(found: Findings, facts: Facts, judgement: Judgement, origin: Origin, *, mended: bool) -> None:
     if origin is RECORDS:
         found.counts["records"] += 1
         found.counts[{"due": "pending"}.get(judgement.state, judgement.state)] += 1
-        if judgement.state == "quarantined":
+        if judgement.state == "quarantined" and (mended or not judgement.damages):
             found.note("quarantined", facts.name)
     for damage in judgement.damages:
         found.note(damage, facts.name + origin.said, mended=mended)

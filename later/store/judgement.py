@@ -51,6 +51,16 @@ class Facts:
         return hashlib.sha1(text.encode("utf-8", "surrogateescape"), usedforsecurity=False).hexdigest()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What the facts do not say: whether a daemon can read the record, and looks for that owner's tasks here."""
+
+    readable: bool
+    here: bool
+    now: Millis
+    last_claim: int
+
+
 @dataclass(slots=True, kw_only=True)
 class Judgement:
     """The state that the task is in once `changes` are made; `damages` are kinds of what is wrong."""
@@ -69,14 +79,17 @@ class Judgement:
         return sorted(self.changes, key=lambda change: change[0] == "remove")
 
 
-def judge(of: Facts, *, readable: bool, now: Millis, last_claim: int) -> Judgement:
+def judge(of: Facts, known: Known) -> Judgement:
     """A record that is there: is it in one state, in its owner's list, at a moment, behind the claim counter?"""
+    if not known.here:
+        return Judgement(state="elsewhere", damages=["elsewhere"])
+    now = known.now
     states = [state for state in STATES if state in of.scores]
     if "running" in states and (live := _is_live(of.scores["running"], now)):
         states.sort(key=lambda state: state != "running")
     else:
         live = False
-    if not readable:
+    if not known.readable:
         return _unreadable(of, states, live=live, now=now)
     judgement = Judgement(state=states[0] if states else "")
     if states:
@@ -85,20 +98,19 @@ def judge(of: Facts, *, readable: bool, now: Millis, last_claim: int) -> Judgeme
         _no_state(judgement, of, now)
     due = _at_a_moment(judgement, of, now)
     _listed(judgement, of, due, now)
-    _behind_the_counter(judgement, of, last_claim)
+    _behind_the_counter(judgement, of, known.last_claim)
     return judgement
 
 
-def judge_entry(of: Facts, via: str, **known: Any) -> Judgement:
+def judge_entry(of: Facts, known: Known, via: str) -> Judgement:
     """A name out of the set `via` whose record is missing, or says that it belongs to another queue."""
+    judgement = Judgement(state="")
     if via not in of.scores:
-        return Judgement(state="")  # it has gone on meanwhile
+        return judgement  # it has gone on meanwhile
     if of.record == "no record":
-        judgement = Judgement(state="")
         judgement.found("entry", ("remove", via))
-    else:
-        judgement = judge(of, **known)
-        judgement.damages = []  # its record tells of them
+    elif known.here:
+        judgement.changes = judge(of, known).changes  # its record tells of what they are for
         judgement.found("misplaced", ("remove", via))
     return judgement
 

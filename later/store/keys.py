@@ -44,7 +44,7 @@ class Layout:
 
     def partition(self, owner: str) -> int:
         """The partition with all keys of this owner: crc16(owner) mod partitions (CRC-16/XMODEM, as Redis Cluster)."""
-        return crc_hqx(owner.encode(), 0) % self.partitions
+        return crc_hqx(owner.encode(errors="surrogateescape"), 0) % self.partitions
 
     def queue(self, owner: str, queue: str) -> str:
         """The queue as keys name it: one that clients pull from belongs to its owner."""

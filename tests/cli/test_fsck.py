@@ -69,8 +69,6 @@ def test_without_a_daemon_it_examines_somebodys_redis(mine: Program, server: Ser
         "damage       1 not readable, and not in quarantine: ana/bad\n"
         "damage       1 in a set without a record: nobody/nothing (in due:default)\n"
         "damage       1 a key that is not of its type: later:{0}:failed\n"
-        "note         1 in quarantine: not readable, and not performed; `later delete ID` removes it, by its owner: "
-        "ana/bad\n"
         "not sound: 4 damaged; `later fsck --repair` mends what it can\n"
     )
     repaired = mine.run("fsck", "--repair").stdout
