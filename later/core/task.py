@@ -19,6 +19,8 @@ QUEUE = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 LONGEST_LEASE: Millis = 600_000
 """Leases are extended while their holder lives, so none needs to be long."""
+NO_LEASE_MS: Millis = LONGEST_LEASE + 60_000
+"""So far ahead no lease ends; a minute is for clocks that are estimated."""
 
 MESSAGE_BYTES = 64 * 1024
 PAYLOAD_BYTES = 256 * 1024

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
-from later.core.task import Millis
+from later.core.task import NO_LEASE_MS, Millis
 from later.store import codec
 
 Change = tuple[str, ...]
@@ -20,7 +20,6 @@ SETS = ("created", "failed", "quarantine", "due", "running", "user", "via")
 STATES = ("due", "running", "failed", "created")
 """Of two states the earlier loses nothing; a running one whose lease has not ended comes before all."""
 
-LONGEST_LEASE: Millis = 3_600_000
 NUMBERS = 2**53
 """From here on Lua cannot count."""
 
@@ -153,7 +152,7 @@ def _at_a_moment(judgement: Judgement, of: Facts, now: Millis) -> Millis | None:
     score = of.scores.get(state)
     if score is None:  # it has just got there
         return _time_of(of) if state == "due" else None
-    latest = now + LONGEST_LEASE if state == "running" else codec.LAST_MOMENT
+    latest = now + NO_LEASE_MS if state == "running" else codec.LAST_MOMENT
     if _is_moment(score, latest):
         return int(float(score)) if state == "due" else None
     at = _time_of(of) if state == "due" else now
@@ -199,7 +198,7 @@ def _time_of(of: Facts) -> Millis | None:
 
 
 def _is_live(lease_end: str, now: Millis) -> bool:
-    return now < float(lease_end) <= now + LONGEST_LEASE
+    return now < float(lease_end) <= now + NO_LEASE_MS
 
 
 def _is_moment(score: str, latest: Millis = codec.LAST_MOMENT) -> bool:

@@ -14,7 +14,7 @@ from anyio.abc import TaskStatus
 from later.clock import Clock
 from later.core.errors import Conflict, IdTaken, InvalidSetting, NotFound, StoreDamaged, StoreFull, TaskRunning
 from later.core.lifecycle import Settlement
-from later.core.task import LONGEST_LEASE, Millis, Status, Task
+from later.core.task import NO_LEASE_MS, Millis, Status, Task
 from later.store import codec, keys
 from later.store.base import (
     Added,
@@ -49,9 +49,6 @@ OUTBOX_FULL = "too many finished tasks wait to be archived, so nothing new is ke
 
 Claimed = tuple[str, int]
 """A task's name and the number of its claim."""
-
-NO_LEASE_MS: Millis = LONGEST_LEASE + 60_000
-"""So far ahead no lease ends; a minute is for clocks that are estimated."""
 
 log = structlog.get_logger()
 

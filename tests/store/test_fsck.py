@@ -22,7 +22,7 @@ from later.store.findings import Findings
 from later.store.inspection import RECORDS
 from later.store.keys import Lane
 from later.store.redis import RedisStore
-from tests.contract.world import HOUR, ServerWorld, completed, failed, put_back, retried, thought
+from tests.contract.world import LEASE, ServerWorld, completed, failed, put_back, retried, thought
 from tests.servers import Server
 
 LONG_AGO = 1_700_000_000_000
@@ -32,7 +32,7 @@ DUE, RUNNING, USER = keys.due(0, "default"), keys.running(0, "default"), keys.us
 CLAIMS, OUTBOX = keys.claims(0), keys.outbox(0)
 EVERYWHERE = frozenset(Status)
 AT_REST = frozenset({Status.CREATED, Status.PENDING, Status.FAILED})
-LEASE = ("claim", "holder")
+HELD = ("claim", "holder", "alone")
 
 Spoil = Callable[[redis.Redis], Awaitable[object]]
 
@@ -42,7 +42,7 @@ async def four(store: RedisStore, lane: Lane) -> None:
     """One task in each state, all of ana's, each with its state as its id; of bob one that clients pull."""
     for task_id in ("running", "failed"):
         await store.add(thought(task_id, due=LONG_AGO))
-    tasks = {task.id: task for task in (await store.claim(lane, limit=2, lease=HOUR)).tasks}
+    tasks = {task.id: task for task in (await store.claim(lane, limit=2, lease=LEASE)).tasks}
     await store.settle([failed(tasks["failed"])])
     await store.add(thought("held", due=None))
     await store.add(thought("pending", due=FAR))
@@ -231,7 +231,7 @@ async def test_what_goes_back_to_due_is_performed(store: RedisStore, raw: redis.
         await store.add(thought(f"{at}", due=LONG_AGO + at))
     await raw.set(DUE, "not a set")
     await examined(store, mend=True)
-    assert [task.id for task in (await store.claim(lane, limit=9, lease=HOUR)).tasks] == ["0", "1", "2"]
+    assert [task.id for task in (await store.claim(lane, limit=9, lease=LEASE)).tasks] == ["0", "1", "2"]
 
 
 async def test_a_holder_whose_task_was_mended_settles_nothing(store: RedisStore, raw: redis.Redis, lane: Lane) -> None:
@@ -417,7 +417,7 @@ async def an_owner(store: RedisStore, owner: str, rng: random.Random) -> None:
 
 async def a_daemon(store: RedisStore, lane: Lane, rng: random.Random) -> None:
     for _ in range(120):
-        tasks = (await store.claim(lane, limit=4, lease=rng.choice([0, HOUR]))).tasks
+        tasks = (await store.claim(lane, limit=4, lease=rng.choice([0, LEASE]))).tasks
         await store.recover(lane, limit=3)
         ends = [rng.choice([completed, failed, put_back, lambda task: retried(task, LONG_AGO)]) for _ in tasks]
         await store.settle([end(task) for end, task in zip(ends, tasks, strict=True)])
@@ -467,7 +467,7 @@ async def written(raw: redis.Redis) -> Counter[object]:
         match await raw.type(key):
             case "hash":
                 fields = await raw.hgetall(key)
-                found[frozenset((field, value) for field, value in fields.items() if field not in LEASE)] += 1
+                found[frozenset((field, value) for field, value in fields.items() if field not in HELD)] += 1
             case "string" if key != CLAIMS:
                 found[await raw.get(key)] += 1
             case "list":
