@@ -96,7 +96,10 @@ def daemon(patience: float = PATIENCE_S) -> Daemon:
 
 @contextmanager
 def daemon_or_store(*, past: bool = False) -> Iterator[Daemon]:
-    """The daemon or, where there is none and somebody's Redis is named, the same API in this process; `past`: with the archive."""
+    """The daemon or, where there is none and somebody's Redis is named, the same API in this process.
+
+    `past`: there with the archive.
+    """
     found = find()
     if found is None and places.may_ask_the_store():
         from later.cli import engine

@@ -150,29 +150,31 @@ class Calls:
         try:
             async with asyncio.timeout(REPLY_S):
                 answer = await ask()
-        except exceptions.OutOfMemoryError as error:
-            raise StoreFull from error
-        except (exceptions.AuthenticationError, exceptions.NoPermissionError) as error:
-            raise self._refused(f"the store refuses this user: {error}") from error
-        except exceptions.BusyLoadingError as error:
-            raise self._refused(f"the store cannot serve now: {_said(error)}") from error
-        except (exceptions.ConnectionError, exceptions.TimeoutError, OSError) as error:
-            if isinstance(error.__cause__, exceptions.AuthenticationError):
-                raise self._refused(f"the store refuses this user: {error}") from error
-            self._contact.missed(str(error) or f"no answer within {REPLY_S:g} s")
-            raise StoreUnavailable from error
-        except exceptions.ResponseError as error:
-            said = _said(error)
-            if said.startswith(WAITING):
-                raise self._refused(f"the store cannot serve now: {said}") from error
-            if said.startswith(WRONG_TYPE):
-                raise await self._damaged(keys) from error
-            raise
-        except exceptions.RedisError as error:
-            self._contact.missed(str(error) or type(error).__name__)
-            raise StoreUnavailable from error
+        except (exceptions.RedisError, OSError) as error:
+            meaning = await self._meaning(error, keys)
+            if meaning is None:
+                raise
+            raise meaning from error
         self._contact.answered(wrote=writes)
         return answer
+
+    async def _meaning(self, error: Exception, keys: Sequence[str]) -> StoreUnavailable | None:
+        """What this says of the store; None where it says that we asked for nonsense."""
+        match error:
+            case exceptions.OutOfMemoryError():
+                return StoreFull()
+            case exceptions.AuthenticationError() | exceptions.NoPermissionError():
+                return self._refused(f"the store refuses this user: {error}")
+            case exceptions.ResponseError() | exceptions.BusyLoadingError():
+                said = _said(error)
+                if said.startswith(WAITING):
+                    return self._refused(f"the store cannot serve now: {said}")
+                return await self._damaged(keys) if said.startswith(WRONG_TYPE) else None
+            case _ if isinstance(error.__cause__, exceptions.AuthenticationError):
+                return self._refused(f"the store refuses this user: {error}")
+            case _:
+                self._contact.missed(str(error) or f"no answer within {REPLY_S:g} s")
+                return StoreUnavailable()
 
     async def _damaged(self, keys: Sequence[str]) -> StoreDamaged:
         """Which of the keys it is, told once in a while: whoever waits for it asks again and again."""
@@ -190,7 +192,7 @@ class Calls:
         return StoreUnavailable(reason)
 
 
-def _said(error: exceptions.ResponseError) -> str:
+def _said(error: exceptions.ResponseError | exceptions.BusyLoadingError) -> str:
     """The server's own words: redis-py cuts off the codes it knows, and in a transaction puts the command before."""
     words = str(error).rpartition(" of pipeline caused error: (")[2].strip("'\",)")
     return f"{error.status_code} {words}" if error.status_code else words
