@@ -40,7 +40,8 @@ else
   -- of the clock what only seems to have ended: hence the earlier of the two, and for what is far ahead the later.
   local before, beyond = math.min(now, bound), math.max(now, bound) + far
   ended = redis.call('ZRANGE', running, '-inf', before, 'BYSCORE', 'LIMIT', 0, limit)
-  local strange = redis.call('ZRANGE', running, '(' .. string.format('%.0f', beyond), '+inf', 'BYSCORE', 'LIMIT', 0, limit)
+  local above = '(' .. string.format('%.0f', beyond)
+  local strange = redis.call('ZRANGE', running, above, '+inf', 'BYSCORE', 'LIMIT', 0, limit)
   for _, name in ipairs(strange) do
     if #ended < tonumber(limit) then ended[#ended + 1] = name end
   end
