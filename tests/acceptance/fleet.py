@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
+from typing import Any
 
 import anyio
 
@@ -93,10 +94,19 @@ async def past(daemon: Program) -> Counter[str]:
     return Counter(one["id"] for one in rows)
 
 
+async def busy(daemon: Program) -> int:
+    """How many of its places are taken."""
+    return (await _stats(daemon))["workers"]["busy"]
+
+
 async def outcomes(daemon: Program) -> Mapping[str, int]:
     """How often what has come of its attempts since its start."""
+    return (await _stats(daemon))["outcomes"]
+
+
+async def _stats(daemon: Program) -> Mapping[str, Any]:
     answer = await anyio.to_thread.run_sync(lambda: api(daemon).ask("GET", "/v1/stats"))
-    return answer.body["outcomes"]
+    return answer.body
 
 
 async def refused(daemon: Program) -> int:

@@ -8,7 +8,7 @@ import statistics
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import pytest
 
 from later.core.task import Millis
 from later.daemon.diary import REFUSED
-from tests.acceptance.fleet import complaints, fill, fleet, nothing_is_left, outcomes, past, refused
+from tests.acceptance.fleet import busy, complaints, fill, fleet, nothing_is_left, outcomes, past, refused
 from tests.acceptance.sink import sink
 from tests.program import Program
 from tests.proxy import Proxy
@@ -74,10 +74,11 @@ async def test_the_others_take_over_within_a_lease(server: Server) -> None:
             urls = [server.url] * (DAEMONS - 1) + [way.url]
             async with fleet(arrivals, [{**settings, "LATER_REDIS_URL": url} for url in urls]) as daemons:
                 start = in_ms(START_S)
-                due = {f"t{at:05}": start + at for at in range(TASKS)}
-                await fill(server.url, due, message="pass 0.3")
-                await wait_until(lambda: server.ask("ZCARD", "later:{0}:due:default") < TASKS * 3 // 4)
+                due = {f"t{at:05}": start + 2 * at for at in range(TASKS // 2)}
+                await fill(server.url, due, message="pass 0.5")
+                await wait_until(lambda: server.ask("ZCARD", "later:{0}:due:default") < len(due) * 3 // 4, within=60)
                 victims = {"killed": daemons[0], "frozen": daemons[1], "cut off": daemons[-1]}
+                await wait_until(lambda: all_at_work(victims.values()), within=60)
                 struck = in_ms(0)
                 await strike(victims, line)
                 await anyio.sleep(2 * LEASE_S)
@@ -109,6 +110,10 @@ async def test_daemons_whose_clocks_are_an_hour_apart_are_neither_early_nor_late
             assert statistics.median(late) < LATE_MS
             assert max(late) < 10 * LATE_MS
             assert [complaints(daemon) for daemon in daemons] == [[]] * len(daemons)
+
+
+async def all_at_work(daemons: Iterable[Program]) -> bool:
+    return all([await busy(daemon) >= WORKERS // 10 for daemon in daemons])
 
 
 async def strike(victims: Mapping[str, Program], line: AsyncExitStack) -> None:
