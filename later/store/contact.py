@@ -10,6 +10,9 @@ from later.core.task import Millis
 DRIFT = 1e-4
 """How far two sound clocks may part, in seconds a second: 100 ppm, twice what quartz promises."""
 
+TOLD_EVERY_S = 1.0
+"""All that waits for a stalled server is answered at once; one line says so."""
+
 log = structlog.get_logger()
 
 
@@ -30,6 +33,7 @@ class Contact:
         self._timed = self._heard = self._steady_since = clock.monotonic()
         self._lost = self._refused = False
         self._reason = ""
+        self._told: dict[str, float] = {}
 
     def heard(self, server_us: int, sent: float) -> None:
         """A reply has just come to what was sent then; the server's clock showed these microseconds in between."""
@@ -90,4 +94,6 @@ class Contact:
 
     def _disturbed(self, at: float, event: str, **facts: float) -> None:
         self._steady_since = at
-        log.warning(event, **facts)
+        if at - self._told.get(event, -TOLD_EVERY_S) >= TOLD_EVERY_S:
+            self._told[event] = at
+            log.warning(event, **facts)

@@ -196,6 +196,17 @@ class TestGaps:
         assert wire.contact.steady_for() == 0
         assert [entry["event"] for entry in logs] == ["server_stalled"]
 
+    def test_a_stall_is_told_once_however_many_waited_for_it(self, wire: Wire) -> None:
+        wire.reply()
+        sent = wire.clock.at
+        wire.clock.at += 11
+        with capture_logs() as logs:
+            for _ in range(60):
+                wire.contact.heard(round((wire.clock.at + wire.offset) * 1e6), sent)
+            wire.clock.at += 100
+            wire.reply(11)
+        assert [entry["event"] for entry in logs] == ["server_stalled", "server_stalled"]
+
     def test_while_writes_are_refused_an_answered_read_is_no_contact(self, wire: Wire) -> None:
         """Nobody could extend a lease meanwhile."""
         wire.clock.at += 100
