@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from contextlib import suppress
 
@@ -30,7 +31,8 @@ class Leases:
         self._store = store
         self._pool = pool
         self._lease = lease
-        self._patience = Patience(rng)
+        self._patience = Patience(rng, longest_s=lease / 3000)  # or others would take over before it extends again
+        self._looked = self._awake_since = -math.inf
 
     async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
         """Every third of a lease, until cancelled."""
@@ -60,9 +62,10 @@ class Leases:
         """Put tasks whose lease has ended back to due.
 
         After a gap in contact or a step of the server's clock this waits one lease: until then other holders may not
-        have been able to extend theirs. `every` is for a start on a server that nobody else can have used.
+        have been able to extend theirs. So it does after this daemon was stopped itself, as it cannot know of gaps
+        then. `every` is for a start on a server that nobody else can have used.
         """
-        if not every and self._store.steady_for() * 1000 < self._lease:
+        if not every and min(self._store.steady_for(), self._awake_for()) * 1000 < self._lease:
             return
         for lane in self._store.lanes:
             with suppress(StoreDamaged):  # the other lanes go on
@@ -74,3 +77,11 @@ class Leases:
             recovered = (await self._store.recover(lane, limit=RECOVERED_AT_A_TIME, every=every)).count
             if recovered:
                 log.warning("leases_recovered", queue=lane.queue, count=recovered)
+
+    def _awake_for(self) -> float:
+        """Seconds for which this was asked as often as `run` asks it, within a third of a lease."""
+        now = asyncio.get_running_loop().time()
+        if now - self._looked > 2 * self._lease / 3000:
+            self._awake_since = now
+        self._looked = now
+        return now - self._awake_since

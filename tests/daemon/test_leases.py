@@ -152,7 +152,7 @@ async def test_a_recovery_that_was_under_way_as_the_server_froze_takes_no_lease(
     async with one.reachable(), other.reachable(), plain(server.url) as client:
         pid = int((await client.info("server"))["process_id"])
         await other.leases.recover(every=True)  # so that the server knows the script
-        await wait_until(lambda: other.store.steady_for() * 1000 > LEASE_MS)
+        await looking_out(other)
         await one.add(task("t"))
         claimed = await one.claim_one()
         os.kill(pid, signal.SIGSTOP)
@@ -161,6 +161,39 @@ async def test_a_recovery_that_was_under_way_as_the_server_froze_takes_no_lease(
             await anyio.sleep(2 * LEASE_MS / 1000)
             os.kill(pid, signal.SIGCONT)
         assert list(await one.store.extend([claimed], lease=LEASE_MS)) == [Held.KEPT]
+
+
+async def test_who_was_stopped_while_the_server_froze_takes_no_lease(server: EmbeddedServer) -> None:
+    """It has missed nothing that it knows of, and nobody could extend meanwhile."""
+    one = Parts(server.url, Recorder(), lease=LEASE_MS)
+    other = Parts(server.url, Recorder(), lease=LEASE_MS, holder="there:2:0")
+    async with one.reachable(), other.reachable(), plain(server.url) as client:
+        pid = int((await client.info("server"))["process_id"])
+        await looking_out(other)
+        await one.add(task("t"))
+        claimed = await one.claim_one()
+        os.kill(pid, signal.SIGSTOP)
+        await anyio.sleep(2 * LEASE_MS / 1000)  # the other one is stopped as well: it does not look out
+        os.kill(pid, signal.SIGCONT)
+        await other.leases.recover()
+        assert list(await one.store.extend([claimed], lease=LEASE_MS)) == [Held.KEPT]
+
+
+async def test_who_looks_out_takes_over_what_has_ended(url: str) -> None:
+    dead, alive = Parts(url, Recorder(), lease=LEASE_MS), Parts(url, Recorder(), lease=LEASE_MS, holder="there:2:0")
+    async with dead.reachable(), alive.reachable():
+        await dead.add(task("t"))
+        claimed = await dead.claim_one()
+        await looking_out(alive)
+        assert list(await dead.store.extend([claimed], lease=LEASE_MS)) == [Held.LOST]
+
+
+async def looking_out(daemon: Parts) -> None:
+    """Return once it has looked for leases that have ended for so long that it takes them over."""
+    until = anyio.current_time() + 2 * LEASE_MS / 1000
+    while anyio.current_time() < until:
+        await daemon.leases.recover()
+        await anyio.sleep(LEASE_MS / 10_000)
 
 
 async def test_the_leases_of_an_earlier_boot_are_recovered_at_once(url: str) -> None:
