@@ -16,7 +16,7 @@ from later.core.errors import StoreUnavailable
 from later.core.task import Millis, Task
 from later.daemon.patience import Patience
 from later.daemon.pool import Pool
-from later.store.base import Claim, Store
+from later.store.base import Claim, Held, Store
 from later.store.keys import Lane
 
 PEEK_S = 15.0
@@ -94,7 +94,14 @@ class Manager:
         """What an unanswered claim took."""
         known = self._pool.claims  # as of before the question: one that is settled meanwhile is no orphan
         held = await self._store.adopt(self.lane)
-        return [task for task in held if (task.name, task.claim) not in known]
+        return await self._extended([task for task in held if (task.name, task.claim) not in known])
+
+    async def _extended(self, tasks: Sequence[Task]) -> Sequence[Task]:
+        """Those whose lease begins anew; it may have ended since the claim, and others may have taken some over."""
+        if not tasks:
+            return tasks
+        answers = await self._store.extend(tasks, lease=self._lease)
+        return [task for task, held in zip(tasks, answers, strict=True) if held is not Held.LOST]
 
     async def _claim(self, places: int) -> Claim:
         self._claim_unanswered = True

@@ -11,11 +11,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from later.actions.base import TemporaryFailure
+from later.core.errors import StoreUnavailable
 from later.core.task import Status, Task
 from later.daemon import manager
 from later.store.base import Overdue
 from later.store.keys import Lane
-from tests.daemon.parts import EAGER, HOUR_MS, Gate, Parts, Recorder, commands, lasting, plain, task
+from tests.daemon.parts import EAGER, HOUR_MS, OWNER, Gate, Parts, Recorder, commands, lasting, plain, task
 from tests.proxy import between
 from tests.waiting import wait_until
 
@@ -209,6 +210,30 @@ async def test_a_claim_whose_reply_is_lost_is_adopted(url: str) -> None:
     assert set(recorder.times.values()) == {1}
     assert {start.task.crashes for start in recorder.starts} == {0}
     assert recorder.most_at_once == 5
+
+
+async def test_what_is_adopted_has_a_lease_of_its_own_again(url: str) -> None:
+    gate = Gate()
+    recorder = Recorder(gate)
+    async with between(url) as proxy:
+        daemon = Parts(proxy.url, recorder, lease=500)
+        async with daemon.working(leases=False):
+            await daemon.manager.tick()  # so that the server knows the script, and the reply to be cut is the answer
+            await daemon.add(task("t"))
+            proxy.cut_reply_to(daemon.store.holder)
+            with pytest.raises(StoreUnavailable):
+                await daemon.manager.tick()
+            claimed = await daemon.store.get(OWNER, "t")
+            assert claimed is not None
+            assert claimed.lease_until is not None
+            await wait_until(lambda: daemon.store.now() > claimed.lease_until)
+            await daemon.manager.tick()
+            adopted = await daemon.store.get(OWNER, "t")
+            assert adopted is not None
+            assert adopted.claim == claimed.claim
+            assert (adopted.lease_until or 0) > daemon.store.now()
+            gate.open()
+    assert recorder.times == {"t": 1}
 
 
 async def test_what_is_settled_while_claims_are_looked_through_is_not_performed_again(url: str) -> None:
