@@ -7,7 +7,7 @@ import random
 import threading
 import time
 from base64 import b64decode
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from email import message_from_bytes
@@ -19,20 +19,33 @@ START_S = 10.0
 
 @dataclass(frozen=True)
 class Arrival:
-    """One mail: whose, under which claim, and when by this machine's clock."""
+    """One mail: whose, from whom, under which claim, and when by this machine's clock."""
 
     text: str
     delivery_id: str
     claim: int
     at: float
+    sender: str = ""
+
+
+Answer = Callable[[Arrival], Awaitable[str]]
+
+
+def taking_a_while(rng: random.Random, longest_s: float) -> Answer:
+    """Takes every mail, and up to so many seconds to say so: in that while its sender may die."""
+
+    async def answer(arrival: Arrival) -> str:
+        await asyncio.sleep(rng.uniform(0, longest_s))
+        return "250 taken"
+
+    return answer
 
 
 class Mailbox:
-    """Takes every mail, and takes a while to say so: in that while its sender may die."""
+    """Notes every mail, then answers."""
 
-    def __init__(self, rng: random.Random, longest_s: float) -> None:
-        self._rng = rng
-        self._longest_s = longest_s
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
         self._arrivals: list[Arrival] = []
         self.port = 0
 
@@ -54,16 +67,15 @@ class Mailbox:
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
         at = time.time() * 1000
         mail = message_from_bytes(bytes(envelope.content or b""))
-        self._arrivals.append(
-            Arrival(
-                text=b64decode(mail.get_payload()).decode(),
-                delivery_id=mail["Message-ID"].strip("<>").partition("@")[0],
-                claim=int(mail["X-Later-Claim"]),
-                at=at,
-            )
+        arrival = Arrival(
+            text=b64decode(mail.get_payload()).decode(),
+            delivery_id=mail["Message-ID"].strip("<>").partition("@")[0],
+            claim=int(mail["X-Later-Claim"]),
+            at=at,
+            sender=envelope.mail_from or "",
         )
-        await asyncio.sleep(self._rng.uniform(0, self._longest_s))
-        return "250 taken"
+        self._arrivals.append(arrival)
+        return await self._answer(arrival)
 
     async def serve(self, ready: threading.Event, enough: asyncio.Event) -> None:
         loop = asyncio.get_running_loop()
@@ -75,12 +87,17 @@ class Mailbox:
 
 
 @contextmanager
-def mailbox(rng: random.Random, *, longest_s: float) -> Iterator[Mailbox]:
-    """An empty one, which takes up to so many seconds for each mail."""
-    mailbox, ready, enough = Mailbox(rng, longest_s), threading.Event(), asyncio.Event()
+def mailbox(answer: Answer) -> Iterator[Mailbox]:
+    """An empty one, which answers so."""
+    mailbox, ready, enough = Mailbox(answer), threading.Event(), asyncio.Event()
     runner = asyncio.Runner()
     loop = runner.get_loop()
-    thread = threading.Thread(target=lambda: runner.run(mailbox.serve(ready, enough)), name="take mail")
+
+    def take_mail() -> None:
+        with runner:
+            runner.run(mailbox.serve(ready, enough))
+
+    thread = threading.Thread(target=take_mail, name="take mail")
     thread.start()
     try:
         assert ready.wait(START_S)
@@ -88,4 +105,3 @@ def mailbox(rng: random.Random, *, longest_s: float) -> Iterator[Mailbox]:
     finally:
         loop.call_soon_threadsafe(enough.set)
         thread.join(START_S)
-        runner.close()

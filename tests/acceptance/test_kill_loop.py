@@ -19,7 +19,7 @@ import pytest
 import redis
 
 from tests.acceptance.api import Api
-from tests.acceptance.mailbox import Arrival, Mailbox, mailbox
+from tests.acceptance.mailbox import Arrival, Mailbox, mailbox, taking_a_while
 from tests.program import Program, installed
 
 TASKS = 2_400
@@ -48,7 +48,7 @@ class Diary:
 def test_nothing_is_lost_however_often_it_is_killed() -> None:
     rng = random.Random(20261122)
     diary = Diary()
-    with mailbox(random.Random(1), longest_s=0.2) as mails, program(mails) as later:
+    with mailbox(taking_a_while(random.Random(1), longest_s=0.2)) as mails, program(mails) as later:
         plan = ["daemon"] * KILLS_OF_THE_DAEMON + ["both"] * KILLS_OF_BOTH
         rng.shuffle(plan)
         later.start()
