@@ -6,12 +6,13 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests import mutation
+from tests.mutation import ROOT, Change
+
 CONTRACT = ("tests/contract/test_store.py", "tests/contract/test_machine.py")
 WIRE = ("tests/acceptance/test_transaction.py",)
 TIMING = ("tests/daemon/test_manager.py::test_nothing_starts_before_it_is_due",)
@@ -24,15 +25,6 @@ def test_it_is_the_copy_that_is_tested() -> None:
 """
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
-
-
-@dataclass(frozen=True)
-class Change:
-    """One passage of one file, as it is and as it is to be."""
-
-    file: str
-    old: str
-    new: str
 
 
 MUTANTS = {
@@ -95,29 +87,18 @@ def test_an_unmodified_copy_passes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("fault", MUTANTS)
 def test_the_suite_notices_that(fault: str, tmp_path: Path) -> None:
     part, *changes = MUTANTS[fault]
-    copy = copied(tmp_path)
-    for change in changes:
-        apply(change, copy)
-    outcome = suite(copy, *part, "-x")
+    outcome = suite(copied(tmp_path, *changes), *part, "-x")
     assert outcome.returncode == 1, outcome.stdout[-3000:]
     assert re.search(r"^FAILED ", outcome.stdout, re.MULTILINE), outcome.stdout[-3000:]
     assert not re.search(r"^ERROR ", outcome.stdout, re.MULTILINE), outcome.stdout[-3000:]
 
 
-def copied(place: Path) -> Path:
-    """The package and its tests, at a place where the package is found before the installed one."""
-    for name in ("later", "tests"):
-        shutil.copytree(ROOT / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))
+def copied(place: Path, *changes: Change) -> Path:
+    """The package and its tests, so changed."""
+    mutation.copied(place, *changes, packages=("later", "tests"))
     shutil.copy(ROOT / "pyproject.toml", place)
     (place / "tests" / "test_whose_later.py").write_text(WHOSE_LATER)
     return place
-
-
-def apply(change: Change, copy: Path) -> None:
-    file = copy / "later" / change.file
-    text = file.read_text()
-    assert text.count(change.old) == 1, f"{change.file} has no single {change.old!r} any more; mend this mutant"
-    file.write_text(text.replace(change.old, change.new))
 
 
 def suite(copy: Path, *words: str) -> subprocess.CompletedProcess[str]:
