@@ -77,7 +77,11 @@ class Proxy:
             self.drop()
 
     async def _serve(self, reader: StreamReader, writer: StreamWriter) -> None:
-        server_reader, server_writer = await open_unix_connection(str(self._target))
+        try:
+            server_reader, server_writer = await open_unix_connection(str(self._target))
+        except OSError:  # the server is down
+            writer.transport.abort()
+            return
         self._writers |= {writer, server_writer}
         ways = Connection(cut=anyio.Event(), held=anyio.Event())
         try:
