@@ -71,15 +71,12 @@ class Manager:
     async def tick(self) -> Millis | None:
         """Room → claim → start. Returns when the next task is due (None: there is none)."""
         await self._room()
-        orphans = await self._orphans() if self._claim_unanswered else []  # before any place is held for an answer
+        orphans = await self._orphans()  # before any place is held for an answer
         # A claim that is cut off would leave tasks leased to a daemon that does not know of them.
         with self._pool.reserved(self._batch) as places, anyio.CancelScope(shield=True):
-            if len(orphans) > places:  # nothing more is claimed until all of them have a place
-                claim = Claim(tasks=orphans[:places], next_due=orphans[places].due)
-            else:
-                self._start(orphans)
-                claim = await self._claim(places - len(orphans))
-            self._start(claim.tasks)
+            claim = await self._claim(places, orphans)
+            for task in claim.tasks:
+                self._pool.start(task)
         return claim.next_due
 
     async def _room(self) -> None:
@@ -91,7 +88,9 @@ class Manager:
             self._looked = self._clock.monotonic()
 
     async def _orphans(self) -> Sequence[Task]:
-        """What an unanswered claim took."""
+        """What an unanswered claim took, if there was one."""
+        if not self._claim_unanswered:
+            return []
         known = self._pool.claims  # as of before the question: one that is settled meanwhile is no orphan
         held = await self._store.adopt(self.lane)
         return await self._extended([task for task in held if (task.name, task.claim) not in known])
@@ -103,15 +102,14 @@ class Manager:
         answers = await self._store.extend(tasks, lease=self._lease)
         return [task for task, held in zip(tasks, answers, strict=True) if held is not Held.LOST]
 
-    async def _claim(self, places: int) -> Claim:
+    async def _claim(self, places: int, orphans: Sequence[Task]) -> Claim:
+        """Orphans come first: nothing more is claimed until all of them have a place."""
+        if len(orphans) > places:
+            return Claim(tasks=orphans[:places], next_due=orphans[places].due)
         self._claim_unanswered = True
-        claim = await self._store.claim(self.lane, limit=places, lease=self._lease)
+        claim = await self._store.claim(self.lane, limit=places - len(orphans), lease=self._lease)
         self._claim_unanswered = False
-        return claim
-
-    def _start(self, tasks: Sequence[Task]) -> None:
-        for task in tasks:
-            self._pool.start(task)
+        return Claim(tasks=[*orphans, *claim.tasks], next_due=claim.next_due)
 
     async def _rest(self, next_due: Millis | None) -> None:
         """Sleep until the next due time; a sooner task ends the sleep. Shortly before the time, make ready."""
