@@ -44,9 +44,12 @@ class Performer:
             attempt.performing = None
 
     async def _outcome(self, task: Task) -> Outcome:
-        allowed = asyncio.timeout(self._timeout)
         try:
             action = self._actions.get(task.action)
+        except InvalidTask as missing:  # not the task's fault: a daemon that has it may be next, or one that is mended
+            return NotPerformed(reason=missing.message)
+        allowed = asyncio.timeout(self._timeout)
+        try:
             async with allowed:
                 return Performed(receipt=_kept(task, await action.perform(task)))
         except TemporaryFailure as failure:
