@@ -30,7 +30,7 @@ async def test_with_replies_cut_after_execution_each_task_is_performed_once(url:
             begin = daemon.store.now() + 500
             for at in range(300):
                 await witness.add(task_of(at % PARTITIONS, f"{at}", due=begin + 5 * at))
-            line.cut_share = 0.05
+            line.cut_share = 0.2
             while daemon.store.now() < begin + 1500:
                 await anyio.sleep(rng.uniform(0.1, 0.3))
                 line.drop()
