@@ -33,8 +33,8 @@ from later.store.base import (
 )
 from later.store.calls import Calls, connect
 from later.store.contact import Contact
-from later.store.fsck import Examiner
-from later.store.inspection import Inspection
+from later.store.fsck.examiner import Examiner
+from later.store.fsck.inspection import Inspection
 from later.store.keys import Lane
 from later.store.outbox import RedisOutbox
 from later.store.reader import Reader, read_task

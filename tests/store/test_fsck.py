@@ -16,10 +16,11 @@ from structlog.testing import capture_logs
 
 from later.core.errors import Conflict, NotFound, StoreUnavailable
 from later.core.task import Status
-from later.store import fsck, keys
+from later.store import keys
 from later.store.base import Examined, Movement, Settled
-from later.store.findings import Findings
-from later.store.inspection import RECORDS
+from later.store.fsck import examiner
+from later.store.fsck.findings import Findings
+from later.store.fsck.inspection import RECORDS
 from later.store.keys import Lane
 from later.store.redis import RedisStore
 from tests.contract.world import LEASE, ServerWorld, completed, failed, put_back, retried, thought
@@ -321,7 +322,7 @@ async def test_in_parts_it_finds_the_same_as_at_once(
         await store.add(thought(f"{at}", due=FAR, owner=f"o{at % 7}"))
     await raw.zadd(DUE, {f"ana/nobody{at}": at for at in range(1000)})
     await raw.zrem(keys.user(0, "o3"), "3")
-    monkeypatch.setattr(fsck, "WORK_S", 0)
+    monkeypatch.setattr(examiner, "WORK_S", 0)
     looked = await examined(store, mend=True)
     assert looked.parts > 6
     assert looked.counts["records"] == 700
@@ -344,7 +345,7 @@ async def test_an_examination_across_a_restart_is_refused(
 ) -> None:
     for at in range(700):
         await store.add(thought(f"{at}", due=FAR))
-    monkeypatch.setattr(fsck, "WORK_S", 0)
+    monkeypatch.setattr(examiner, "WORK_S", 0)
     cursor = (await store.examine(None, mend=False)).next
     assert cursor is not None
     on_server.end()

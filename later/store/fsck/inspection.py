@@ -10,8 +10,8 @@ from typing import Any
 from later.core.task import Millis, Status
 from later.store import codec, keys
 from later.store.calls import Calls
-from later.store.findings import Findings
-from later.store.judgement import NUMBERS, Change, Facts, Judgement, Known, judge, judge_entry
+from later.store.fsck.findings import Findings
+from later.store.fsck.judgement import NUMBERS, Change, Facts, Judgement, Known, judge, judge_entry
 from later.store.keys import Lane, Layout, Named
 from later.store.scripts import Script
 

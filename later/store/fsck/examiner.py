@@ -12,8 +12,8 @@ from later.core.errors import Conflict
 from later.store import keys
 from later.store.base import Examined
 from later.store.calls import Calls
-from later.store.findings import Findings
-from later.store.inspection import RECORDS, Inspection, is_a_counter, of_a_set
+from later.store.fsck.findings import Findings
+from later.store.fsck.inspection import RECORDS, Inspection, is_a_counter, of_a_set
 from later.store.keys import Layout, Named
 from later.store.walk import Walk, is_a_place
 
