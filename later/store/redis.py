@@ -45,6 +45,7 @@ from later.store.wakes import QUIET_S, Wakes
 OUTBOX_LIMIT = 100_000
 """Adds are refused beyond this many transitions that nobody has kept: better no new task than a lost past."""
 
+ENDING = "{!r} is about to end as cancelled; add it again once that is over"
 OUTBOX_FULL = "too many finished tasks wait to be archived, so nothing new is kept; is a daemon running?"
 
 Claimed = tuple[str, int]
@@ -146,7 +147,7 @@ class RedisStore:
             case "kept" if (there := _kept(task.name, *kept)) is not None:
                 return Added(task=there, kept=True)
             case "ending":
-                raise Conflict(f"{task.id!r} is about to end as cancelled; add it again once that is over")
+                raise Conflict(ENDING.format(task.id))
             case "taken" | "kept":
                 raise IdTaken(
                     f"{task.id!r} is another task already, and it stays; choose another id or change that task"
@@ -285,6 +286,8 @@ class RedisStore:
                 raise NotFound(f"there is no live task {task_id!r}; `later list` shows those there are")
             case "version":
                 raise Conflict(f"{task_id!r} was changed in the meantime; read it again and repeat what you want")
+            case "ending":
+                raise Conflict(ENDING.format(task_id))
             case "untimed":
                 raise Conflict(f"{task_id!r} never had a time to go back to; say when, as in --in 3d")
             case "state" if status == Status.RUNNING:

@@ -174,6 +174,8 @@ class ModelStore:
                 raise TaskRunning(lease_until=task.lease_until)
             self._put(replace(task, cancel=True))
             return Moved(status=Status.RUNNING, withdrawn=True)
+        if task.cancel and movement.to is not Status.CANCELLED:
+            raise Conflict
         if movement.to is Status.CANCELLED:
             self._ground.finish(task, Status.CANCELLED)
             del self._ground.tasks[owner, task_id]

@@ -727,6 +727,16 @@ class TestMove:
             assert refusal.value.lease_until == await end_of_lease(store)
         assert await store.get("ana", "milk") == before
 
+    async def test_what_was_withdrawn_ends_though_its_holder_crashed(self, store: Store, lane: Lane) -> None:
+        await store.add(thought(due=LONG_AGO))
+        await claimed(store, lane)
+        assert (await store.move("ana", "milk", CANCEL)).withdrawn
+        await store.recover(lane, limit=1, every=True)
+        for movement in (Movement(states=AT_REST, to=Status.PENDING, due=LONG_AGO), Movement(states=AT_REST)):
+            with pytest.raises(Conflict):
+                await store.move("ana", "milk", movement)
+        assert await store.move("ana", "milk", CANCEL) == Moved(status=Status.CANCELLED)
+
     async def test_it_is_only_withdrawn_where_that_may_be(self, store: Store, lane: Lane) -> None:
         await store.add(thought(due=LONG_AGO))
         await claimed(store, lane)

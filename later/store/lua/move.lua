@@ -4,8 +4,10 @@
 -- ARGV  1 root  2 name  3 id  4 status to move to, or '' to stay  5 due ms, or ''
 --       6 the states it may be in, each with a space before and after  7 version, or ''  8 wake channel
 --       9 changes of the record: JSON [field, value, …], or ''  10 fields to drop: JSON [field, …], or ''
--- Returns {now µs, 'moved' | 'withdrawn' | 'absent' | 'state' | 'version' | 'untimed', status, lease end ms or false}
+-- Returns {now µs, 'moved' | 'withdrawn' | 'absent' | 'state' | 'version' | 'untimed' | 'ending', status,
+--   lease end ms or false}
 --   withdrawn: it is running; its settlement will end it as cancelled
+--   ending: its owner has asked for its end while it was running, and will have it
 --   untimed: it has no time to go back to, so it would wait for ever
 --   Out of quarantine a task simply goes: nobody could read what the outbox would say of it.
 local record, user, created, failed, outbox, quarantine = unpack(KEYS)
@@ -15,7 +17,7 @@ local now_us = time[1] * 1000000 + time[2]
 local now = math.floor(now_us / 1000)
 local stamp = string.format('%.0f', now_us)
 
-local is = redis.pcall('HMGET', record, 'queue', 'version')
+local is = redis.pcall('HMGET', record, 'queue', 'version', 'cancel')
 local queue = is[1] or ''
 local due, running = root .. 'due:' .. queue, root .. 'running:' .. queue
 local sets = {pending = due, created = created, failed = failed}
@@ -39,6 +41,7 @@ if status == 'running' then
   redis.call('HSET', record, 'cancel', 1)
   return {stamp, 'withdrawn', status, lease}
 end
+if is[3] and to ~= 'cancelled' then return {stamp, 'ending', status, false} end
 
 if to == 'cancelled' then
   local was = redis.pcall('ZSCORE', user, id)
