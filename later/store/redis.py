@@ -7,14 +7,13 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
-import structlog
 from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskStatus
 
 from later.clock import Clock
 from later.core.errors import Conflict, IdTaken, InvalidSetting, NotFound, StoreDamaged, StoreFull, TaskRunning
 from later.core.lifecycle import Settlement
-from later.core.task import NO_LEASE_MS, Millis, Status, Task
+from later.core.task import Millis, Status, Task
 from later.store import codec, keys
 from later.store.base import (
     Added,
@@ -35,10 +34,11 @@ from later.store.calls import Calls, connect
 from later.store.contact import Contact
 from later.store.fsck.examiner import Examiner
 from later.store.fsck.inspection import Inspection
+from later.store.holding import Holding
 from later.store.keys import Lane
 from later.store.outbox import RedisOutbox
 from later.store.reader import Reader, read_task
-from later.store.scripts import Argument, Call, Script
+from later.store.scripts import Call, Script
 from later.store.stocktaking import Stocktaking
 from later.store.wakes import QUIET_S, Wakes
 
@@ -47,11 +47,6 @@ OUTBOX_LIMIT = 100_000
 
 ENDING = "{!r} is about to end as cancelled; add it again once that is over"
 OUTBOX_FULL = "too many finished tasks wait to be archived, so nothing new is kept; is a daemon running?"
-
-Claimed = tuple[str, int]
-"""A task's name and the number of its claim."""
-
-log = structlog.get_logger()
 
 
 class RedisStore:
@@ -87,9 +82,8 @@ class RedisStore:
         self._inspection = Inspection(self._calls, self._layout, self._contact.now)
         self._examiner = Examiner(self._calls, self._layout, self._inspection, clock)
         self.outbox = RedisOutbox(self._calls, partitions)
-        self._add, self._claim, self._extend, self._settle, self._move, self._recover = map(
-            Script, ("add", "claim", "extend", "settle", "move", "recover")
-        )
+        self._holding = Holding(self._calls, self._layout, self._inspection, holder)
+        self._add, self._move = Script("add"), Script("move")
 
     @property
     def lanes(self) -> Sequence[Lane]:
@@ -182,80 +176,21 @@ class RedisStore:
         return of_keys, [*arguments, *codec.pack(task, lane=queue)]
 
     async def claim(self, lane: Lane, *, limit: int, lease: Millis) -> Claim:
-        root = keys.root(lane.partition)
-        number, head, *taken = await self._calls.script(
-            self._claim,
-            [
-                keys.due(lane.partition, lane.queue),
-                keys.running(lane.partition, lane.queue),
-                keys.claims(lane.partition),
-                keys.quarantine(lane.partition),
-            ],
-            [root, limit, lease, self.holder, codec.MOST_FIELDS, codec.MOST_BYTES],
-        )
-        tasks = []
-        for name, due, flat in taken:
-            if isinstance(flat, str):
-                log.error("task_quarantined", task=name, error=flat)
-                continue
-            try:
-                known = {"claim": int(number), "holder": self.holder}
-                tasks.append(
-                    codec.unpack(name, codec.pairs(flat), status=Status.RUNNING, due=codec.score(due), **known)
-                )
-            except codec.Unreadable as damage:
-                await self._quarantine(lane, name, damage)
-        return Claim(tasks=tasks, next_due=codec.score(head))
+        return await self._holding.claim(lane, limit=limit, lease=lease)
+
+    async def adopt(self, lane: Lane) -> Sequence[Task]:
+        return await self._reader.held_by(lane, self.holder)
 
     async def extend(self, tasks: Sequence[Task], *, lease: Millis, alone: bool = False) -> Sequence[Held]:
-        held: dict[Claimed, Held] = {}
-        for lane, group in self._by_lane(tasks).items():
-            words = [word for task in group for word in (task.name, task.claim)]
-            try:
-                answer = await self._calls.script(
-                    self._extend,
-                    [keys.running(lane.partition, lane.queue)],
-                    [keys.root(lane.partition), lease, "1" if alone else "", *words],
-                )
-            except StoreDamaged:  # nobody else can take them either
-                answer = [Held.KEPT] * len(group)
-            held.update(zip(map(_claimed, group), map(Held, answer), strict=True))
-        return [held[_claimed(task)] for task in tasks]
+        return await self._holding.extend(tasks, lease=lease, alone=alone)
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[Settled]:
-        by_claim = {_claimed(settlement.task): settlement for settlement in settlements}
-        results: dict[Claimed, Settled] = {}
-        for lane, group in self._by_lane([settlement.task for settlement in settlements]).items():
-            try:
-                answer = await self._calls.script(
-                    self._settle,
-                    [
-                        keys.due(lane.partition, lane.queue),
-                        keys.running(lane.partition, lane.queue),
-                        keys.failed(lane.partition),
-                        keys.quarantine(lane.partition),
-                        keys.outbox(lane.partition),
-                    ],
-                    [keys.root(lane.partition), *(word for task in group for word in _item(by_claim[_claimed(task)]))],
-                    transaction=True,
-                )
-            except StoreDamaged:
-                answer = [Settled.DAMAGED] * len(group)
-            results.update(zip(map(_claimed, group), map(Settled, answer), strict=True))
+        results = await self._holding.settle(settlements)
         self.outbox.written()
-        return [results[_claimed(settlement.task)] for settlement in settlements]
+        return results
 
     async def recover(self, lane: Lane, *, limit: int, every: bool = False) -> Recovered:
-        count, next_end = await self._calls.script(
-            self._recover,
-            [
-                keys.due(lane.partition, lane.queue),
-                keys.running(lane.partition, lane.queue),
-                keys.quarantine(lane.partition),
-            ],
-            [keys.root(lane.partition), limit, "+inf" if every else self.now(), NO_LEASE_MS],
-        )
-        return Recovered(count=count, next_end=codec.score(next_end))
+        return await self._holding.recover(lane, limit=limit, bound=None if every else self.now())
 
     async def move(self, owner: str, task_id: str, movement: Movement) -> Moved:
         partition, name = self._layout.partition(owner), f"{owner}/{task_id}"
@@ -335,44 +270,13 @@ class RedisStore:
     async def describe(self) -> Mapping[str, Any]:
         return await self._reader.describe()
 
-    async def adopt(self, lane: Lane) -> Sequence[Task]:
-        return await self._reader.held_by(lane, self.holder)
-
     async def wait(self, lane: Lane, seconds: float) -> bool:
         return await self._wakes.wait(lane, seconds)
-
-    def _by_lane(self, tasks: Sequence[Task]) -> dict[Lane, list[Task]]:
-        lanes: dict[Lane, list[Task]] = {}
-        for task in tasks:
-            lanes.setdefault(self._layout.lane(task.owner, task.queue), []).append(task)
-        return lanes
-
-    async def _quarantine(self, lane: Lane, name: str, damage: codec.Unreadable) -> None:
-        log.error("task_quarantined", task=name, error=str(damage))
-        await self._inspection.quarantine(lane, name)
 
 
 def _kept(name: str, created: str | None, lease: str | None, due: Any, fields: Sequence[str]) -> Task | None:
     """The task that stays, as the script saw it: it may have ended since. None if its record cannot be read."""
     return read_task(name, codec.pairs(fields), due=due, created=created, failed=None, lease=lease)
-
-
-def _item(settlement: Settlement) -> list[Argument]:
-    """One settlement as the script reads it."""
-    stays = settlement.due is not None or settlement.status is Status.FAILED
-    return [
-        settlement.task.name,
-        settlement.task.claim,
-        settlement.status or "",
-        "" if settlement.due is None else settlement.due,
-        codec.pack_changes(settlement) if stays else "",
-        codec.pack_entry(settlement),  # always: the owner may have asked for the end just now
-    ]
-
-
-def _claimed(task: Task) -> Claimed:
-    """A frozen worker may settle beside the present one: the same task, but another claim."""
-    return task.name, task.claim
 
 
 def _or(states: Iterable[Status]) -> str:
