@@ -29,6 +29,11 @@ local function score(set, member)
   return is_set[set] and redis.call('ZSCORE', set, member)
 end
 
+local function listed(user, id)
+  local found = user and redis.pcall('ZSCORE', user, id)
+  return type(found) == 'string' and found
+end
+
 local dues, runs, users = {}, {}, {}
 local function key_of(memo, kind, name)
   if name and not memo[name] then memo[name] = root .. kind .. name end
@@ -54,7 +59,7 @@ local function find(name, record)
   local due, running, user = key_of(dues, 'due:', queue), key_of(runs, 'running:', queue), key_of(users, 'user:', owner)
   local found = {
     fields, score(created, name), score(failed, name), score(quarantine, name), score(due, name), score(running, name),
-    score(user, id), via ~= '' and score(via, name),
+    listed(user, id), via ~= '' and score(via, name),
   }
   return found, mending ~= '' and {
     created = created, failed = failed, quarantine = quarantine, due = due, running = running, user = user, via = via,
