@@ -50,14 +50,14 @@ MUTANTS = {
         Change("store/lua/settle.lua", "'entry', entry, unpack(fields))", "'entry', entry, unpack(fields)})"),
         Change(
             "store/redis.py",
-            "        self.outbox.written()\n        return [results[",
+            "        self.outbox.written()\n        return results\n",
             "        for one in settlements:\n"
             "            if one.status is not None:\n"
             "                lane = self._layout.lane(one.task.owner, one.task.queue)\n"
             "                words = ['name', one.task.name, 'status', one.status, 'at', self.now(), 'entry',\n"
             "                         codec.pack_entry(one), *codec.pack(one.task, lane=lane.queue)]\n"
             "                await self._calls.command('XADD', keys.outbox(lane.partition), '*', *words)\n"
-            "        self.outbox.written()\n        return [results[",
+            "        self.outbox.written()\n        return results\n",
         ),
     ),
     "what is claimed is in no set": (

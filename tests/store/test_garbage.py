@@ -200,6 +200,15 @@ class TestRecover:
         await store.recover(lane, limit=10)
         assert {task.id for task in (await store.claim(lane, limit=10, lease=0)).tasks} == {"first", "bad", "last"}
 
+    @pytest.mark.parametrize("score", ["inf", "-inf", "1e300", "-5"])
+    async def test_where_its_owners_entry_is_no_moment_a_task_is_due_now(
+        self, store: RedisStore, raw: redis.Redis, lane: Lane, score: str
+    ) -> None:
+        await store.claim(lane, limit=10, lease=0)
+        await raw.execute_command("ZADD", USER, score, "bad")
+        await store.recover(lane, limit=10)
+        assert [task.id for task in (await store.claim(lane, limit=10, lease=0)).tasks] == ["first", "last", "bad"]
+
 
 @pytest.mark.usefixtures("three")
 class TestSettle:

@@ -24,7 +24,8 @@ local function put_back(name)
     redis.call('ZADD', quarantine, now, name)
   else
     local at = redis.pcall('ZSCORE', root .. 'user:' .. owner, id)
-    redis.call('ZADD', due, type(at) == 'string' and at or now, name)
+    local sound = type(at) == 'string' and tonumber(at) >= 0 and tonumber(at) < 2 ^ 53
+    redis.call('ZADD', due, sound and at or now, name)
     one_more(record, 'crashes')
     if is[3] and is[3] == is[2] then one_more(record, 'blamed') end
     redis.call('HDEL', record, 'claim', 'holder', 'alone')
