@@ -21,6 +21,9 @@ from later.store.scripts import Argument, Call, Script
 CONNECT_S = 2.0
 REPLY_S = 5.0
 """The deadline of a call, with the wait for a connection and the making of one."""
+AGAIN_S = 0.5
+"""As long after it a call is cut off once more: in Python 3.11 asyncio.wait_for, by which redis-py writes, swallows a
+cancellation that comes in the moment in which it is done."""
 CONNECTIONS = 64
 REPLICAS_S = 2.0
 """How long replicas may take to have a write; then its outcome counts as unknown."""
@@ -148,7 +151,7 @@ class Calls:
         self, ask: Callable[[], Awaitable[Answer]], *, writes: bool = False, keys: Sequence[str] = ()
     ) -> Answer:
         try:
-            async with asyncio.timeout(REPLY_S):
+            async with asyncio.timeout(REPLY_S + AGAIN_S), asyncio.timeout(REPLY_S):
                 answer = await ask()
         except (exceptions.RedisError, OSError) as error:
             meaning = await self._meaning(error, keys)
