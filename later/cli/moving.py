@@ -105,7 +105,7 @@ def _write(door: _Door, part: str, every: bool, out: BinaryIO, counts: dict[str,
             counts[part] += len(lines)
             counts["left_out"] += len(page["unreadable"])
             for name in page["unreadable"]:
-                _say(f"{name} cannot be read, so it is left out")
+                _say(f"{name} cannot be read, so it is left out; `later fsck` says more")
             if page["next"] is None:
                 return
             fitting = query["limit"] * PACE_BYTES // max(1, sum(map(len, lines)))

@@ -117,7 +117,7 @@ class TestExport:
                 program.run("add", "x", "--hold", "--id", task_id)
             server.ask("HSET", f"later:{{0}}:task:{ME}/spoilt", "created", "long ago")
             done = program.run("export", "b", check=1)
-            assert done.stderr == f"later: {ME}/spoilt cannot be read, so it is left out\n"
+            assert done.stderr == f"later: {ME}/spoilt cannot be read, so it is left out; `later fsck` says more\n"
             assert lines_of(program.home / "b")[-1] == {"later": "end", "live": 1, "past": 0, "left_out": 1}
 
     def test_ctrl_c_leaves_nothing_half_written(self, here: Program) -> None:
