@@ -14,6 +14,7 @@ SYSTEM_DIR = "/run/later"
 
 KNOWN = (
     "LATER_REDIS_URL",
+    "LATER_REDIS_REPLICAS",
     "LATER_STATE_DIR",
     "LATER_PARTITIONS",
     "LATER_QUEUES",
