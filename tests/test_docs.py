@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 ROWS = [
-    *(f"0.{n}" for n in (*range(1, 17), 22, 23, 25, 26)),
+    *(f"0.{n}" for n in (*range(1, 17), *range(22, 27))),
     *(f"3.{n}" for n in (*range(1, 8), 9, 10, 14)),
     *(f"4.{n}" for n in (*range(1, 15), 16)),
 ]
