@@ -176,9 +176,9 @@ class Client:
 
     async def retry(self, task_id: str) -> Task:
         """Try a failed task again now, with all its attempts. Raises NotFound, Conflict."""
+        task = await self._at_rest(task_id)
         movement = Movement(states=frozenset({Status.FAILED}), to=Status.PENDING, due=self._store.now(), afresh=True)
-        await self._store.move(self.owner, check_id(task_id), movement)
-        return await self._live(task_id)
+        return await self._move(task, movement)
 
     async def retry_all(self) -> int:
         """Try all failed tasks again; returns how many."""
@@ -222,8 +222,7 @@ class Client:
         live = await self._store.get(self.owner, check_id(task_id))
         if live is not None:
             movement = Movement(states=AT_REST, to=Status.PENDING, due=due, afresh=live.status is Status.FAILED)
-            await self._store.move(self.owner, task_id, movement)
-            return await self._live(task_id)
+            return await self._move(live, movement)
         past = (await self._past(task_id)).task
         now = self._store.now()
         again = Task(
@@ -244,8 +243,7 @@ class Client:
     async def _respecify(self, task: Task, spec: Spec, movement: Movement) -> Task:
         """Change the content together with the movement, unless somebody else has changed it since it was read."""
         self._actions.check(replace(task, **{field: getattr(spec, field) for field in spec.__slots__}))
-        await self._store.move(self.owner, task.id, replace(movement, spec=spec, version=task.version))
-        return await self._live(task.id)
+        return await self._move(task, replace(movement, spec=spec, version=task.version))
 
     async def _at_rest(self, task_id: str) -> Task:
         task = await self._store.get(self.owner, check_id(task_id))
@@ -253,10 +251,13 @@ class Client:
             raise NotFound(f"there is no live task {task_id!r}; `later list` shows those there are")
         return task
 
-    async def _live(self, task_id: str) -> Task:
-        """The task as it stands after a change; it may have been performed since."""
-        task = await self.get(task_id)
-        return task if isinstance(task, Task) else task.task
+    async def _move(self, task: Task, movement: Movement) -> Task:
+        """Change it; the task as it stands then, or as it was changed where it has ended in another daemon's past."""
+        await self._store.move(self.owner, task.id, movement)
+        with suppress(NotFound):
+            there = await self.get(task.id)
+            return there if isinstance(there, Task) else there.task
+        return _moved(task, movement)
 
     async def _past(self, task_id: str) -> Transition:
         # First, because the archive may know an earlier task of that id.
@@ -265,6 +266,19 @@ class Client:
         if past is None:
             raise NotFound(f"there is no task {task_id!r}; `later list` shows the live ones, `later history` the past")
         return past
+
+
+def _moved(task: Task, movement: Movement) -> Task:
+    """The task as the movement leaves it."""
+    spec = movement.spec or task.spec
+    said: dict[str, Any] = {field: getattr(spec, field) for field in spec.__slots__}
+    if movement.due is not None:
+        said["due"] = movement.due
+    if movement.nominal is not None:
+        said |= {"nominal": movement.nominal, "window": movement.window}
+    if movement.afresh:
+        said |= {"attempts": 0, "crashes": 0, "failures": ()}
+    return replace(task, status=movement.to or task.status, version=task.version + 1, **said)
 
 
 def draw_id() -> str:
