@@ -104,7 +104,7 @@ def copied(place: Path, *changes: Change) -> Path:
 def suite(copy: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """The default ring of these files, run on the copy."""
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--no-header", "--tb=line", *words],
+        [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "--no-header", "--tb=line", *words],
         cwd=copy,
         capture_output=True,
         text=True,

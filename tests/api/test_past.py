@@ -75,7 +75,7 @@ async def test_history_tells_what_came_of_tasks_newest_first(me: httpx2.Client) 
 
 
 async def test_history_goes_on_where_a_page_ends(me: httpx2.Client) -> None:
-    names = [f"page-{number}" for number in range(5)]
+    names = [f"part-{number}" for number in range(5)]
     for name in names:
         add(me, name)
         me.delete(f"/v1/tasks/{name}")
