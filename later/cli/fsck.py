@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from later.cli import http, options, output
+from later.cli import options, output, road
 from later.cli.output import Refused
 
 NAMES_SHOWN = 5
@@ -27,7 +27,7 @@ def fsck(repair: bool, as_json: bool) -> int:
 
     Daemons may go on meanwhile. Exit status 0 if the store is sound (with --repair: is sound again), 1 if it is not.
     """
-    with http.daemon_or_store() as daemon:
+    with road.daemon_or_store() as daemon:
         found = examine(lambda body: daemon.ask("POST", "/v1/fsck", body).body, repair=repair, quiet=as_json)
     left = sum(damage["count"] - damage["mended"] for damage in found["damages"])
     if as_json:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from later.cli import places
@@ -92,22 +90,6 @@ def daemon(patience: float = PATIENCE_S) -> Daemon:
             f"no daemon answers at {where}; start one: {first}`later run` here, or `later service install` for good"
         )
     return found
-
-
-@contextmanager
-def daemon_or_store(*, past: bool = False) -> Iterator[Daemon]:
-    """The daemon or, where there is none and somebody's Redis is named, the same API in this process.
-
-    `past`: there with the archive.
-    """
-    found = find()
-    if found is None and places.may_ask_the_store():
-        from later.cli import engine
-
-        with engine.without_a_daemon(past=past) as inside:
-            yield inside
-    else:
-        yield found or daemon()
 
 
 def understood(status: int, body: Any) -> Answer:

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 import click
 
-from later.cli import backup, http, options, output
+from later.cli import backup, http, options, output, road
 from later.cli.backup import PACE_BYTES, PACE_LINES, Line
 
 PATIENCE_S = 30.0
@@ -89,7 +89,7 @@ class _Door:
 
 @contextlib.contextmanager
 def _door() -> Iterator[_Door]:
-    with http.daemon_or_store(past=True) as daemon:
+    with road.daemon_or_store(past=True) as daemon:
         yield _Door(daemon)
 
 
