@@ -65,15 +65,17 @@ class Leases:
         have been able to extend theirs. So it does after this daemon was stopped itself, as it cannot know of gaps
         then. `every` is for a start on a server that nobody else can have used.
         """
-        if not every and min(self._store.steady_for(), self._awake_for()) * 1000 < self._lease:
-            return
+        awake_s = math.inf if every else self._awake_for()
         for lane in self._store.lanes:
             with suppress(StoreDamaged):  # the other lanes go on
-                await self._recover(lane, every=every)
+                await self._recover(lane, awake_s, every=every)
 
-    async def _recover(self, lane: Lane, *, every: bool) -> None:
+    async def _recover(self, lane: Lane, awake_s: float, *, every: bool) -> None:
         recovered = RECOVERED_AT_A_TIME
-        while recovered == RECOVERED_AT_A_TIME:
+        # Asked before each call: it may have been the last one's answer that told of a gap or a step.
+        while recovered == RECOVERED_AT_A_TIME and (
+            every or min(self._store.steady_for(), awake_s) * 1000 >= self._lease
+        ):
             recovered = (await self._store.recover(lane, limit=RECOVERED_AT_A_TIME, every=every)).count
             if recovered:
                 log.warning("leases_recovered", queue=lane.queue, count=recovered)

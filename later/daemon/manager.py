@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 import anyio
 import structlog
@@ -100,7 +101,11 @@ class Manager:
         if not tasks:
             return tasks
         answers = await self._store.extend(tasks, lease=self._lease)
-        return [task for task, held in zip(tasks, answers, strict=True) if held is not Held.LOST]
+        return [
+            replace(task, cancel=task.cancel or held is Held.CANCEL)
+            for task, held in zip(tasks, answers, strict=True)
+            if held is not Held.LOST
+        ]
 
     async def _claim(self, places: int, orphans: Sequence[Task]) -> Claim:
         """Orphans come first: nothing more is claimed until all of them have a place."""

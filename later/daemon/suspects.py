@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+from contextlib import suppress
+from dataclasses import replace
 
 from later.core.errors import StoreUnavailable
 from later.core.task import Millis, Task
@@ -36,31 +38,42 @@ class Suspects:
         task = attempt.task
         if task.crashes < SUSPECT:
             await self._worker.work(attempt)
-        elif (share := _share(task)) > self._room:
+        elif _share(task) > self._room or not await self._worked_apart(attempt):
             await self._put_aside(task)
-        else:
-            self._room -= share
-            try:
-                await self._work_apart(attempt)
-            finally:
-                self._room += share
 
-    async def _work_apart(self, attempt: Attempt) -> None:
-        await asyncio.sleep(0)  # those of the same claim begin in the same turn of the event loop
-        while self._aside:  # whoever still has a lease would share in a crash
-            self._all_aside.clear()
-            await self._all_aside.wait()
-        if _share(attempt.task) < COMPANY or await self._held_alone(attempt.task):
-            await self._worker.work(attempt)
-        else:
-            await self._put_aside(attempt.task)
-
-    async def _held_alone(self, task: Task) -> bool:
-        """Whether the store has noted that a crash from now on is this task's own."""
+    async def _worked_apart(self, attempt: Attempt) -> bool:
+        """Take up the room and work, once nobody else would have a part in a crash; False if that cannot be."""
+        share = _share(attempt.task)
+        self._room -= share
         try:
-            return await self._store.extend([task], lease=self._lease, alone=True) != [Held.LOST]
+            await asyncio.sleep(0)  # those of the same claim begin in the same turn of the event loop
+            await self._let_all_be_aside()
+            may_work = await self._may_be_blamed(attempt)
+            if may_work:
+                await self._worker.work(attempt)
+            return may_work
+        finally:
+            self._room += share
+
+    async def _let_all_be_aside(self) -> None:
+        """Whoever still has a lease would share in a crash; but where the store is damaged that may last for ever."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ASIDE_MS / 1000):
+                while self._aside:
+                    self._all_aside.clear()
+                    await self._all_aside.wait()
+
+    async def _may_be_blamed(self, attempt: Attempt) -> bool:
+        """Whether the store has noted that a crash from now on is this task's own, where it is performed alone."""
+        if _share(attempt.task) < COMPANY:
+            return True
+        try:
+            [held] = await self._store.extend([attempt.task], lease=self._lease, alone=True)
         except StoreUnavailable:
             return False
+        if held is Held.CANCEL:
+            attempt.task = replace(attempt.task, cancel=True)
+        return held is not Held.LOST
 
     async def _put_aside(self, task: Task) -> None:
         self._aside += 1

@@ -69,6 +69,8 @@ class Holding:
                     [keys.root(lane.partition), lease, "1" if alone else "", *words],
                 )
             except StoreDamaged:  # nobody else can take them either
+                if alone:
+                    raise
                 answer = [Held.KEPT] * len(group)
             held.update(zip(map(_claimed, group), map(Held, answer), strict=True))
         return [held[_claimed(task)] for task in tasks]

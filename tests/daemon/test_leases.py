@@ -147,20 +147,22 @@ async def test_after_a_server_that_froze_nobody_loses_a_lease(server: EmbeddedSe
 
 
 async def test_a_recovery_that_was_under_way_as_the_server_froze_takes_no_lease(server: EmbeddedServer) -> None:
-    one = Parts(server.url, Recorder(), lease=LEASE_MS)
-    other = Parts(server.url, Recorder(), lease=LEASE_MS, holder="there:2:0")
+    queues = ("default", "slow")  # the first one's answer tells of the gap before the second is asked
+    one = Parts(server.url, Recorder(), lease=LEASE_MS, queues=queues)
+    other = Parts(server.url, Recorder(), lease=LEASE_MS, holder="there:2:0", queues=queues)
     async with one.reachable(), other.reachable(), plain(server.url) as client:
         pid = int((await client.info("server"))["process_id"])
         await other.leases.recover(every=True)  # so that the server knows the script
         await looking_out(other)
-        await one.add(task("t"))
-        claimed = await one.claim_one()
+        await one.add(task("t"), task("s", queue="slow"))
+        claims = [await one.store.claim(lane, limit=1, lease=LEASE_MS) for lane in one.store.lanes]
+        claimed = [each for claim in claims for each in claim.tasks]
         os.kill(pid, signal.SIGSTOP)
         async with anyio.create_task_group() as under_way:
             under_way.start_soon(other.leases.recover)
             await anyio.sleep(2 * LEASE_MS / 1000)
             os.kill(pid, signal.SIGCONT)
-        assert list(await one.store.extend([claimed], lease=LEASE_MS)) == [Held.KEPT]
+        assert list(await one.store.extend(claimed, lease=LEASE_MS)) == [Held.KEPT, Held.KEPT]
 
 
 async def test_who_was_stopped_while_the_server_froze_takes_no_lease(server: EmbeddedServer) -> None:

@@ -17,7 +17,8 @@ from later.core.retry import RetryPolicy
 from later.core.task import Status, Task
 from later.daemon.suspects import COMPANY, SUSPECT
 from later.store.base import Movement
-from tests.daemon.parts import EAGER, HOUR_MS, OWNER, PATIENT, Gate, Parts, Recorder, lasting, task
+from later.store.keys import Lane
+from tests.daemon.parts import EAGER, HOUR_MS, OWNER, PATIENT, Gate, Parts, Recorder, lasting, plain, task
 from tests.waiting import wait_until
 
 CIRCLE: dict[str, object] = {}
@@ -278,6 +279,42 @@ async def test_what_has_ended_a_daemon_in_small_company_is_performed_alone(url: 
         assert [each.crashes for each in live] == [SUSPECT + 2, *[SUSPECT + 1] * 4, 1]
         assert [each.blamed for each in live] == [1, 0, 0, 0, 0, 0]
         gate.open()
+
+
+async def test_a_suspect_that_was_withdrawn_meanwhile_is_not_performed(url: str) -> None:
+    recorder = Recorder()
+    daemon = Parts(url, recorder)
+    async with daemon.working(leases=False):
+        await daemon.add(task("t"))
+        await crash(daemon, SUSPECT + 1)
+        [claimed] = (await daemon.store.claim(daemon.store.lanes[0], limit=1, lease=30_000)).tasks
+        await daemon.cancel("t")
+        daemon.pool.start(claimed)
+        await daemon.settled(1)
+        assert await daemon.past_of("t") == [Status.CANCELLED]
+    assert recorder.starts == []
+
+
+async def test_a_suspect_waits_for_no_other_that_cannot_be_put_aside(url: str) -> None:
+    recorder = Recorder()
+    daemon = Parts(url, recorder, queues=("default", "slow"))
+    async with daemon.working(leases=False), plain(url) as raw:
+        await daemon.add(*(task(f"{at}", queue="slow") for at in range(2)), task("t"))
+        for _ in range(SUSPECT + 1):
+            for lane in daemon.store.lanes:
+                await daemon.store.claim(lane, limit=10, lease=30_000)
+            await daemon.leases.recover(every=True)
+        await daemon.add(task("u"))
+        slow = (await daemon.store.claim(Lane(0, "slow"), limit=2, lease=30_000)).tasks
+        await raw.rename("later:{0}:running:slow", "aside")
+        await raw.set("later:{0}:running:slow", "not a set")
+        for each in slow:
+            daemon.pool.start(each)
+        async with anyio.create_task_group() as managing:
+            managing.start_soon(daemon.managers[0].run)
+            await wait_until(lambda: {"t", "u"} <= recorder.times.keys(), within=20)
+            managing.cancel_scope.cancel()
+        await raw.rename("aside", "later:{0}:running:slow")
 
 
 async def test_those_that_stand_aside_have_their_turn_soon(url: str) -> None:

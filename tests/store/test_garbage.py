@@ -10,8 +10,8 @@ import redis.asyncio as redis
 from structlog.testing import capture_logs
 
 from later.core.errors import IdTaken, NotFound, StoreDamaged
-from later.core.lifecycle import Receipt
-from later.core.task import MESSAGE_BYTES, OPTIONS_BYTES, PAYLOAD_BYTES, Status
+from later.core.lifecycle import Receipt, Settlement
+from later.core.task import MESSAGE_BYTES, OPTIONS_BYTES, PAYLOAD_BYTES, Status, Task
 from later.store import codec, keys
 from later.store.base import Held, Moved, Movement, Settled
 from later.store.keys import Lane
@@ -242,6 +242,17 @@ class TestSettle:
         await raw.set(USER, "not a set")
         assert await store.settle([outcome(task) for task in tasks]) == [Settled.DONE] * 3
         assert await raw.zcard(RUNNING) == 0
+
+    @pytest.mark.parametrize(("key", "outcome"), [(keys.failed(0), failed), (DUE, put_back)], ids=["failed", "due"])
+    async def test_where_one_goes_to_a_set_that_is_none_its_neighbours_are_settled(
+        self, store: RedisStore, raw: redis.Redis, lane: Lane, key: str, outcome: Callable[[Task], Settlement]
+    ) -> None:
+        first, bad, last = (await store.claim(lane, limit=10, lease=LEASE)).tasks
+        await raw.set(key, "not a set")
+        results = await store.settle([completed(first), outcome(bad), completed(last)])
+        assert results == [Settled.DONE, Settled.DAMAGED, Settled.DONE]
+        await raw.delete(key)
+        assert await store.settle([outcome(bad)]) == [Settled.DONE]
 
     async def test_without_an_outbox_nothing_is_settled_and_nothing_lost(
         self, store: RedisStore, raw: redis.Redis, lane: Lane

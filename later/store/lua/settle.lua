@@ -4,8 +4,9 @@
 -- ARGV  1 root, then for each item
 --       name · claim number · status for the outbox, or '' · next due ms, or '' ·
 --       changes of the record: JSON [field, value, …], or '' · what the outbox adds to the record: JSON, or ''
--- Returns {now µs, 'done' | 'already' | 'stale' | 'gone' | 'quarantined', …}, one for each item
+-- Returns {now µs, 'done' | 'already' | 'stale' | 'gone' | 'quarantined' | 'damaged', …}, one for each item
 --   already: this claim was settled before and the task has not been claimed since
+--   damaged: the set it would go to is none, so nothing was changed
 --   A task whose owner asked for its end does not get a next time: it ends as cancelled.
 --   Wakes who waits for the queue when a next time becomes its head.
 local due, running, failed, quarantine, outbox = unpack(KEYS)
@@ -17,11 +18,14 @@ local now = math.floor(now_us / 1000)
 local answer = {string.format('%.0f', now_us)}
 redis.call('XLEN', outbox)  -- anything but a stream fails here, before the first change
 
+local function is_set(key) return type(redis.pcall('ZCARD', key)) == 'number' end
+
 local function settle(name, number, status, next_due, changes, entry)
   local record = root .. 'task:' .. name
   local owner, id = string.match(name, '^([^/]+)/(.+)$')
   local fields = redis.pcall('HGETALL', record)
   if fields.err or not owner or #fields > 1000 then
+    if not is_set(quarantine) then return 'damaged' end
     redis.call('ZADD', quarantine, now, name)
     redis.call('ZREM', running, name)
     return 'quarantined'
@@ -35,6 +39,7 @@ local function settle(name, number, status, next_due, changes, entry)
   local user = root .. 'user:' .. owner
   if is.cancel and status ~= 'completed' then status, next_due = 'cancelled', '' end
   if next_due ~= '' or status == 'failed' then
+    if not is_set(next_due ~= '' and due or failed) then return 'damaged' end
     if changes ~= '' then redis.call('HSET', record, unpack(cjson.decode(changes))) end
     if next_due ~= '' then
       -- From 0: what is due at no moment must keep nobody asleep.
