@@ -30,13 +30,14 @@ async def test_with_replies_cut_after_execution_each_task_is_performed_once(url:
             begin = daemon.store.now() + 500
             for at in range(300):
                 await witness.add(task_of(at % PARTITIONS, f"{at}", due=begin + 5 * at))
-            line.cut_share = 0.2
+            line.cut_share = 0.02
             while daemon.store.now() < begin + 1500:
+                line.cut_reply_to(f"later:{{{rng.randrange(PARTITIONS)}}}:running:default")  # of a claim, a settlement
                 await anyio.sleep(rng.uniform(0.1, 0.3))
                 line.drop()
-            await witness.settled(300)
+            await witness.settled(300, within=60)
             assert Counter([one.task.id for one in await witness.past()]) == {f"{at}": 1 for at in range(300)}
-    assert line.cuts > 0
+    assert line.cuts >= 3
     assert set(recorder.times.values()) == {1}
     assert {start.task.crashes for start in recorder.starts} == {0}
     assert recorder.most_at_once <= 20
@@ -86,7 +87,7 @@ async def test_a_partition_that_does_not_answer_keeps_the_others_waiting_but_onc
             line.release()
             await daemon.settled(31)
     late = [start.task.due - begin for start in recorder.starts if start.early_ms < -300 and start.task.id != "unheard"]
-    assert [due for due in late if due > 500] == []
+    assert [due for due in late if due > 1000] == []
     assert recorder.times["unheard"] == 1
 
 
