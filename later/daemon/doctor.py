@@ -42,6 +42,12 @@ def examine_store(server: Mapping[str, Any], *, replicas: int = 0) -> Iterator[F
             f"the server has {server['replicas']} replicas, and a failover may lose the last moments; "
             "set LATER_REDIS_REPLICAS=1 to acknowledge what a replica has",
         )
+    if int(server.get("replicas") or 0) < replicas:
+        yield _finding(
+            "store",
+            f"the server has {server.get('replicas') or 0} replicas, and LATER_REDIS_REPLICAS is {replicas}: "
+            "nothing new is acknowledged; connect replicas, or lower it",
+        )
     policy = server.get("maxmemory-policy")
     if policy not in (None, "noeviction"):
         yield _finding(

@@ -7,6 +7,8 @@ from binascii import crc_hqx
 from dataclasses import dataclass
 
 META = "later:meta"
+REPLICAS = "later:replicas"
+"""Channel: nobody listens; what is published there replicas have after all that was written before."""
 
 TYPES = {
     "task:": "hash",

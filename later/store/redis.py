@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskStatus
+from redis.exceptions import ResponseError
 
 from later.clock import Clock
 from later.core.errors import Conflict, IdTaken, InvalidSetting, NotFound, StoreDamaged, StoreFull, TaskRunning
@@ -99,7 +100,10 @@ class RedisStore:
                 await self._listener.aclose()
 
     async def open(self) -> None:
-        await self.ping()
+        try:
+            await self.ping()
+        except ResponseError as refusal:  # of what the address says: the number of the database, for one
+            raise InvalidSetting(f"LATER_REDIS_URL: the server refuses it: {refusal}") from None
         try:
             kept = await self._calls.command("HGET", keys.META, "partitions")
         except StoreDamaged:  # `later fsck` has to come in to mend it
@@ -150,8 +154,7 @@ class RedisStore:
                 raise StoreFull(OUTBOX_FULL)
 
     async def restore(self, ones: Sequence[Standing]) -> Sequence[Restored]:
-        if not ones:
-            return []
+        # Also where there are none: then replicas have what is here already.
         answers = await self._calls.acknowledged_each(
             self._add, [self._adding(one.task, since=one.since) for one in ones]
         )

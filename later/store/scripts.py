@@ -10,6 +10,8 @@ from typing import Any
 import redis.asyncio as redis
 from redis.exceptions import NoScriptError, OutOfMemoryError
 
+from later.store.keys import REPLICAS
+
 Argument = str | int | float
 Call = tuple[Sequence[str], Sequence[Argument]]
 """The keys and the arguments of a script."""
@@ -44,6 +46,9 @@ class Script:
                 for keys, arguments in calls:
                     pipeline.execute_command(command, body, len(keys), *keys, *arguments)
                 if replicas:
+                    # WAIT looks at what this connection wrote last. A repetition writes nothing, but what it repeats
+                    # may be nowhere else yet; this goes to the replicas behind all of it, also where memory is full.
+                    pipeline.execute_command("PUBLISH", REPLICAS, "")
                     pipeline.execute_command("WAIT", replicas, within_ms)
                 answers = await pipeline.execute(raise_on_error=False)
             if not any(isinstance(answer, NoScriptError) for answer in answers):
@@ -51,7 +56,7 @@ class Script:
         for answer in answers:
             if isinstance(answer, Exception):
                 raise answer
-        return (answers[:-1], answers[-1]) if replicas else (answers, 0)
+        return (answers[:-2], answers[-1]) if replicas else (answers, 0)
 
     async def run_in_transaction(self, server: redis.Redis, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
         """The same as MULTI · EVALSHA · EXEC.

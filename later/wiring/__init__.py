@@ -77,8 +77,10 @@ async def answering(settings: Settings, *, past: bool = False) -> AsyncIterator[
         await stack.enter_async_context(engine.store.session())
         try:
             await engine.store.open()
-        except StoreUnavailable:
-            raise StoreUnavailable(f"{engine.where} does not answer; check LATER_REDIS_URL, or try again") from None
+        except StoreUnavailable as error:
+            silent = error.message == StoreUnavailable.__doc__
+            what = "does not answer" if silent else f"does not serve: {error.message}"
+            raise StoreUnavailable(f"{engine.where} {what}; check LATER_REDIS_URL, or try again") from None
         if past:
             directory.make_private(settings.state_dir)
             stack.enter_context(directory.only_daemon(settings.state_dir))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import os
-import resource
 import subprocess
 import sys
 import threading
@@ -61,14 +60,19 @@ def moved(program: Program, *words: str) -> tuple[float, list[float], float]:
     beside.start()
     began = time.perf_counter()
     command = [sys.executable, "-m", "later", *words]
-    done = subprocess.run(command, env=program.env, cwd=program.home, capture_output=True, timeout=1000)
+    most = 0.0
+    with (program.home / "said").open("wb") as said:
+        done = subprocess.Popen(command, env=program.env, cwd=program.home, stdout=said, stderr=said)
+        while done.poll() is None:  # what is known of a process after its end includes what it was forked from
+            most = max(most, peak_mib(done.pid))
+            time.sleep(0.02)
     took = time.perf_counter() - began
     ended.set()
     beside.join()
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, (program.home / "said").read_text()
     with asking(program) as client:
         late = [lateness_ms(client, task_id) for task_id in ids]
-    return took, late, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    return took, late, most
 
 
 def lateness_ms(client: httpx2.Client, task_id: str) -> float:
@@ -81,6 +85,10 @@ def lateness_ms(client: httpx2.Client, task_id: str) -> float:
 
 def rss_mib(program: Program) -> float:
     assert program.daemon is not None
-    status = Path(f"/proc/{program.daemon.pid}/status").read_text()
-    [line] = [line for line in status.splitlines() if line.startswith("VmHWM")]
-    return int(line.split()[1]) / 1024
+    return peak_mib(program.daemon.pid)
+
+
+def peak_mib(pid: int) -> float:
+    """The most memory it has had so far; 0 for one that has just ended."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), 0.0)

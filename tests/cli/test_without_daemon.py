@@ -61,6 +61,21 @@ def test_a_redis_that_is_not_there_is_told(later: Program) -> None:
     assert "Redis at redis://127.0.0.1:9/0 does not answer; check LATER_REDIS_URL" in done.stderr
 
 
+def test_a_user_whom_the_server_refuses_is_told_so(later: Program) -> None:
+    with served("valkey") as locked:
+        locked.ask("CONFIG", "SET", "requirepass", "open-sesame")
+        done = later.run("add", "x", "--in", "3d", check=69, LATER_REDIS_URL=locked.url)
+    assert len(done.stderr.splitlines()) == 1
+    assert "the store refuses this user" in done.stderr
+
+
+def test_a_database_that_the_server_does_not_have_is_told(later: Program) -> None:
+    with served("valkey", databases="1") as server:
+        done = later.run("add", "x", "--in", "3d", check=69, LATER_REDIS_URL=f"{server.url}?db=7")
+    assert "DB index is out of range; check LATER_REDIS_URL" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_an_address_that_is_none_is_refused_by_name(later: Program) -> None:
     done = later.run("add", "x", "--in", "3d", check=2, LATER_REDIS_URL="localhost:6379")
     assert done.stderr.startswith("later: LATER_REDIS_URL: ")

@@ -57,6 +57,11 @@ def test_replicas_that_are_waited_for_need_no_advice():
     assert list(doctor.examine_store({**SOUND, "replicas": 2}, replicas=1)) == []
 
 
+def test_too_few_replicas_are_told():
+    [finding] = doctor.examine_store({**SOUND, "replicas": 1}, replicas=2)
+    assert finding["advice"].startswith("the server has 1 replicas, and LATER_REDIS_REPLICAS is 2")
+
+
 def test_quarantine_and_a_full_outbox_are_told():
     counts = {"quarantined": 2, "outbox": doctor.OUTBOX_ENTRIES + 1}
     assert [finding["subject"] for finding in doctor.examine_counts(counts)] == ["tasks", "archive"]
