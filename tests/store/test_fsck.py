@@ -398,6 +398,25 @@ async def test_a_repair_does_nothing_to_what_has_changed_since(store: RedisStore
     assert await inspection._mend(0, judged, RECORDS, found) == {"ana/milk"}
 
 
+async def test_a_key_that_is_well_again_is_not_set_aside(store: RedisStore, raw: redis.Redis) -> None:
+    """In between another repair has set it aside, and a daemon has created it anew."""
+    inspection = store._inspection
+    await renamed(raw, DUE)
+    assert await inspection.wrong_types([DUE]) == [DUE]
+    assert await inspection.set_aside(DUE)
+    await store.add(thought("pending", due=FAR))
+    assert not await inspection.set_aside(DUE)
+    assert not await inspection.set_aside(FAILED)  # which is not there
+    assert await raw.zscore(DUE, name("pending")) == FAR
+
+
+async def test_a_key_whose_name_is_no_text_is_set_aside(store: RedisStore, raw: redis.Redis) -> None:
+    await raw.set(b"later:{0}:idea\xff", "mine")
+    assert (await examined(store, mend=True)).mended == 1
+    [aside] = await raw.keys("later:{0}:damaged:idea*")
+    assert await raw.get(aside) == "mine"
+
+
 # What the tests are written in.
 
 

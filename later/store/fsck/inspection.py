@@ -76,12 +76,15 @@ class Inspection:
         return [key for key, kind in zip(some, types, strict=True) if kind not in (keys.type_of(key), "none")]
 
     async def set_aside(self, key: str) -> bool:
-        """Give the key a name under which it is in nobody's way; whether that was done."""
+        """Give the key a name under which it is in nobody's way, unless it is well by now; whether that was done."""
         named = keys.parse(key)
-        root = keys.root(named.partition if named else 0)
+        partition = named.partition if named else 0
+        root = keys.root(partition)
         rest = key.removeprefix(root).removeprefix("later:")
         aside = f"{root}{keys.ASIDE}{rest}:{self._now()}"
-        return bool(await self._calls.allowed("RENAMENX", key, aside))
+        changes: list[Change] = [("aside", keys.type_of(key) or "")]
+        _, result = await self._ask(partition, [aside], Origin("*", key, ""), [["", changes]])
+        return bool(result == "mended")
 
     async def _look(
         self, partition: int, names: Sequence[str], origin: Origin, found: Findings, *, mend: bool, last: bool

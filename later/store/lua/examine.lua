@@ -11,7 +11,8 @@
 --     The record is {field, value, …} or a word of why there is none. A name out of a set whose record says that it
 --     belongs there gives false: the record is looked at for itself.
 --   changed: it is not what the changes were made for any more; nothing was done
---   A change is ['add', set, score], ['remove', set], ['release'] from its claim or ['raise', number] the last claim.
+--   A change is ['add', set, score], ['remove', set], ['release'] from its claim, ['raise', number] the last claim or
+--   ['aside', type]: that set gets this name, unless it is of that type now.
 local created, failed, quarantine, claims = unpack(KEYS)
 local root, most_fields, most_bytes, wanted, via, mending = unpack(ARGV)
 local time = redis.call('TIME')
@@ -93,7 +94,10 @@ local function change(name, record, places, verb, set, value)
     if not (number >= 0 and number < 2 ^ 53) then number = 0 end
     last = string.format('%.0f', math.max(number, tonumber(set), now_us))
     redis.call('SET', claims, last)
+  elseif verb == 'aside' then
+    return redis.call('TYPE', via).ok ~= set and redis.pcall('RENAMENX', via, name) == 1
   end
+  return true
 end
 
 local mends = mending ~= '' and cjson.decode(mending)
@@ -106,11 +110,11 @@ for at = 7, #ARGV do
     local mend = mends and mends[at - 6]
     answer[at - 4] = found
     if mend then
-      answer[at - 4] = 'changed'
-      if mend[1] == '' or mend[1] == print_of(found) then
-        for _, words in ipairs(mend[2]) do change(name, record, places, unpack(words)) end
-        answer[at - 4] = 'mended'
+      local done = mend[1] == '' or mend[1] == print_of(found)
+      if done then
+        for _, words in ipairs(mend[2]) do done = change(name, record, places, unpack(words)) and done end
       end
+      answer[at - 4] = done and 'mended' or 'changed'
     end
   end
 end
