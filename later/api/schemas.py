@@ -134,7 +134,7 @@ class Examination(Body):
     """Whether to mend what is wrong, and where an earlier part has ended."""
 
     repair: bool = False
-    cursor: Annotated[str, StringConstraints(max_length=1000)] | None = None
+    cursor: Annotated[str, StringConstraints(max_length=50_000)] | None = None
 
 
 class WindowOut(BaseModel):

@@ -24,12 +24,16 @@ class Walk:
 
         Raises Conflict where the server has been started anew since the cursor was given: its order is another now.
         """
-        server = await self._server()
-        begun, _, place = (cursor or f"{server}.0").rpartition(".")
-        if begun != server or not is_a_place(place):
-            raise Conflict("the store was restarted in the meantime; begin again")
+        server, place = await self.check(cursor or await self.begin())
         following, found = await self._calls.command("SCAN", place, "MATCH", pattern, "COUNT", looked_at)
         return found, None if int(following) == 0 else f"{server}.{following}"
+
+    async def check(self, cursor: str) -> tuple[str, str]:
+        """This run of the server, and where in its order that is; raises Conflict as `page` does."""
+        begun, _, place = cursor.rpartition(".")
+        if begun != await self._server() or not is_a_place(place):
+            raise Conflict("the store was restarted in the meantime; begin again")
+        return begun, place
 
     async def _server(self) -> str:
         """This run of the server."""

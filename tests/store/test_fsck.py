@@ -332,10 +332,52 @@ async def test_in_parts_it_finds_the_same_as_at_once(
     assert (again.damages, again.counts) == ({}, {"records": 700, "pending": 700, "owners": 7})
 
 
-@pytest.mark.parametrize("cursor", ["", "x", "||", "|-1|", "nonsense.0|0|", f"|{2**64}|", "|1 |x"])
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_no_record_is_skipped_when_others_end_between_the_parts(
+    store: RedisStore, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """The pages grow meanwhile: the server takes as many more keys as have ended."""
+    for at in range(40):
+        await store.add(thought("kept", due=FAR, owner=f"o{at}"))
+    record = await raw.hgetall(keys.task(0, "o1/kept"))
+    pipeline = raw.pipeline()
+    for at in range(4000):
+        pipeline.hset(keys.task(0, f"o{at % 40}/{at}"), mapping=record)
+    await pipeline.execute()
+    monkeypatch.setattr(examiner, "WORK_S", 0)
+    rng = random.Random(seed)
+    ending = [keys.task(0, f"o{at % 40}/{at}") for at in range(4000) if at % 4]
+    rng.shuffle(ending)
+    cursor, parts = None, 0
+    while (cursor := (await store.examine(cursor, mend=True)).next) is not None:
+        parts += 1
+        await raw.delete(*(ending.pop() for _ in range(min(150, len(ending)))), "later:none")
+    assert parts > 20
+    monkeypatch.undo()
+    assert set(looked := (await examined(store)).damages) <= {"entry"}, looked
+
+
+async def test_the_cursor_stays_short_however_many_sets_are_left(
+    store: RedisStore, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for at in range(200):
+        await raw.zadd(b"later:{0}:user:\xff%d" % at + b"x" * 500, {"nobody": 1})
+    monkeypatch.setattr(examiner, "WORK_S", 0)
+    cursor, found = None, 0
+    while True:
+        part = await store.examine(cursor, mend=False)
+        found += sum(damage["count"] for damage in part.damages)
+        if (cursor := part.next) is None:
+            break
+        assert len(cursor) <= 50_000
+        assert cursor.isascii()
+    assert found == 200
+
+
+@pytest.mark.parametrize(
+    "cursor", ["", "x", "||", "|-1|", "nonsense.0|0", f"|{2**64}", "|1 ", "x.0|0|", "x.0|0|x", "x.0|0|later:{0}:claims"]
+)
 async def test_a_cursor_that_no_part_gave_is_refused(store: RedisStore, cursor: str) -> None:
-    if cursor == "||":
-        cursor = "x|0|"
     with pytest.raises(Conflict, match="begin again"):
         await store.examine(cursor, mend=False)
 

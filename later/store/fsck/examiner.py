@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from urllib.parse import quote, unquote
 
 import structlog
 
@@ -20,28 +21,40 @@ from later.store.walk import Walk, is_a_place
 KEYS_AT_A_TIME = 500
 MEMBERS_AT_A_TIME = 300
 WORK_S = 0.7
+CURSOR_CHARACTERS = 50_000
+"""Enough for a page of the longest owners' lists; a part that would need more goes on for longer."""
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a walk stands: at the page of keys that begins there; within it, at a part of one of its sets."""
+    """Where a walk stands: the sets that are left of a page, at a part of the first, and where the next page begins.
+
+    The sets are named, as a page that is asked for again has other keys when some have come or ended meanwhile. While
+    some are left, the beginning of the walk stands for its end.
+    """
 
     page: str
     part: str = "0"
-    key: str = ""
+    left: Sequence[str] = ()
 
     @classmethod
     def parse(cls, cursor: str) -> Place:
         """Raises Conflict."""
-        words = cursor.split("|", 2)
-        if len(words) != 3 or not is_a_place(words[1]):
+        page, *words = cursor.split("|")
+        left = [unquote(word, errors="surrogateescape") for word in words[1:]]
+        if not words or not is_a_place(words[0]) or not all(_is_set(keys.parse(key)) for key in left):
             raise Conflict("this is no place in the store; begin again")
-        return cls(*words)
+        return cls(page, words[0], left)
 
     def __str__(self) -> str:
-        return f"{self.page}|{self.part}|{self.key}"
+        left = [quote(key, safe=":{}/@+", errors="surrogateescape") for key in self.left]
+        return "|".join((self.page, self.part, *left))
+
+
+def _is_set(named: Named | None) -> bool:
+    return named is not None and keys.TYPES.get(named.kind) == "zset"
 
 
 class Examiner:
@@ -58,10 +71,13 @@ class Examiner:
         """As much as WORK_S allows; raises Conflict where the server has been started anew since the cursor."""
         until = self._clock.monotonic() + WORK_S
         found = Findings()
-        first = Place.parse(cursor) if cursor is not None else Place(await self._walk.begin())
-        place = await self._page(first, found, mend=mend, until=until)
-        while place is not None and self._clock.monotonic() < until:
-            place = await self._page(place, found, mend=mend, until=until)
+        place: Place | None = Place(await self._walk.begin()) if cursor is None else Place.parse(cursor)
+        while place is not None:
+            if not place.left:
+                place = await self._page(place, found, mend=mend)
+            place = await self._sets(place, found, mend=mend, until=until)
+            if self._clock.monotonic() >= until:
+                break
         mended = {damage["kind"]: damage["mended"] for damage in found.damages if damage["mended"]}
         if mended:
             log.warning("store_mended", **mended)
@@ -73,27 +89,36 @@ class Examiner:
             next=None if place is None else str(place),
         )
 
-    async def _page(self, place: Place, found: Findings, *, mend: bool, until: float) -> Place | None:
-        """One page of keys: what they are, the records among them, and the members of the sets among them."""
+    async def _page(self, place: Place, found: Findings, *, mend: bool) -> Place:
+        """One page of keys: what they are, and the records among them; its sets are left."""
         page, following = await self._walk.page("later:*", cursor=place.page, looked_at=KEYS_AT_A_TIME)
         named = {key: one for key in page if (one := keys.parse(key)) and one.partition < self._layout.partitions}
-        sets = {key: one for key, one in named.items() if keys.TYPES.get(one.kind) == "zset"}
-        if not place.key:
-            await self._strangers([key for key in page if key not in named], found, mend=mend)
-            await self._keys({key: one for key, one in named.items() if one.kind != "task:"}, found, mend=mend)
-            for partition in {one.partition for one in named.values()}:
-                names = [one.name for one in named.values() if (one.kind, one.partition) == ("task:", partition)]
-                await self._inspection.look(partition, names, RECORDS, found, mend=mend)
-        wrong = await self._inspection.wrong_types(sets)
-        left = [key for key in sorted(sets) if key >= place.key and key not in wrong]
-        part = place.part if left and left[0] == place.key else "0"
+        await self._strangers([key for key in page if key not in named], found, mend=mend)
+        await self._keys({key: one for key, one in named.items() if one.kind != "task:"}, found, mend=mend)
+        for partition in {one.partition for one in named.values()}:
+            names = [one.name for one in named.values() if (one.kind, one.partition) == ("task:", partition)]
+            await self._inspection.look(partition, names, RECORDS, found, mend=mend)
+        sets = sorted((key for key, one in named.items() if _is_set(one)), key=len, reverse=True)
+        return Place(following or f"{place.page.rpartition('.')[0]}.0", left=sets)
+
+    async def _sets(self, place: Place, found: Findings, *, mend: bool, until: float) -> Place | None:
+        """The members of the sets that are left, as far as time allows; None where that was the end of the walk."""
+        await self._walk.check(place.page)
+        wrong = await self._inspection.wrong_types(place.left)
+        part, left = place.part, list(place.left)
         while left:
-            part = await self._members(left[0], sets[left[0]], part, found, mend=mend)
+            named = keys.parse(left[0])
+            if named is None or named.partition >= self._layout.partitions or left[0] in wrong:
+                part = "0"
+            else:
+                part = await self._members(left[0], named, part, found, mend=mend)
             if part == "0":
                 del left[0]
             if left and self._clock.monotonic() >= until:
-                return Place(place.page, part, left[0])
-        return None if following is None else Place(following)
+                place = Place(place.page, part, left)
+                if len(str(place)) <= CURSOR_CHARACTERS:
+                    return place
+        return None if place.page.endswith(".0") else Place(place.page)
 
     async def _strangers(self, some: Iterable[str], found: Findings, *, mend: bool) -> None:
         """Keys that are of no partition here."""
