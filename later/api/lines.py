@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_args
 
+import pydantic_core
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
 from later.api.schemas import Address, Body, Name, PastStatus, Payload, Phrase, size_as_json, task_json
@@ -12,6 +13,7 @@ from later.archive.rows import Past
 from later.core.errors import InvalidTask
 from later.core.task import (
     OPTIONS_BYTES,
+    PAYLOAD_BYTES,
     Failure,
     Millis,
     Status,
@@ -29,6 +31,14 @@ LINE_BYTES = 4 * 1024 * 1024
 """More than a task within its bounds takes where each of its characters is escaped."""
 
 RECEIPT_BYTES = 1024 * 1024
+FAILURES = 100
+FIELDS = 64
+"""More than anything in a line has; each unknown one would cost a complaint of its own."""
+BRACKETS = 500_000
+"""More than the texts and receipts of a task have; making a million lists takes a while."""
+REASON_CHARACTERS = 300
+ROUGH_BYTES = {"payload": 8 * PAYLOAD_BYTES, "options": 2 * OPTIONS_BYTES, "receipt": 2 * RECEIPT_BYTES}
+"""More than each takes however it is escaped: what is beyond is not looked at any closer."""
 
 Value = TypeVar("Value")
 
@@ -46,13 +56,36 @@ def read_line(text: bytes) -> Standing | Past:
     """The task of a line; raises InvalidTask with what is wrong with it."""
     if len(text) > LINE_BYTES:
         raise InvalidTask(f"it has {len(text):,} bytes; no task has more than {LINE_BYTES:,}")
+    if text.count(b"[") + text.count(b"{") > BRACKETS:
+        raise InvalidTask(f"it has more than {BRACKETS:,} lists and objects; no task has")
     try:
-        return _LINE.validate_json(text).read()
+        said = pydantic_core.from_json(text)
+        _check_shape(said)
+        # Written anew, as a name that is repeated in the text would be complained about each time.
+        return _LINE.validate_json(pydantic_core.to_json(said)).read()
     except ValidationError as refusal:
         first = refusal.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"][1:]))
         what = first["msg"].removeprefix("Value error, ")
-        raise InvalidTask(f"{where}: {what}" if where else what) from None
+        raise InvalidTask((f"{where}: {what}" if where else what)[:REASON_CHARACTERS]) from None
+    except ValueError as error:
+        raise InvalidTask(str(error)[:REASON_CHARACTERS]) from None
+
+
+def _check_shape(said: Any) -> None:
+    """Refuse what would take long to validate. Raises ValueError."""
+    task = said.get("task") if isinstance(said, dict) else None
+    if not isinstance(task, dict):
+        task = {}
+    failures = task.get("failures")
+    if isinstance(failures, list) and len(failures) > FAILURES:
+        raise ValueError(f"task.failures: {len(failures):,} are too many; a task keeps at most {FAILURES}")
+    for one in (said, task, task.get("window"), task.get("payload"), *(failures if isinstance(failures, list) else ())):
+        if isinstance(one, dict) and len(one) > FIELDS:
+            raise ValueError(f"something in it has {len(one):,} fields; no part of a task has more than {FIELDS}")
+    for name, limit in ROUGH_BYTES.items():
+        if len(pydantic_core.to_json(task.get(name))) > limit:
+            raise ValueError(f"task.{name}: it is larger than any")
 
 
 def _sound(task: dict[str, Any]) -> dict[str, Any]:
@@ -63,7 +96,7 @@ def _sound(task: dict[str, Any]) -> dict[str, Any]:
 
 
 def _moment(value: object) -> Millis:
-    if not isinstance(value, str):
+    if not isinstance(value, str) or len(value) > 100:
         raise ValueError("a time is text, as in 2026-11-25T10:14:00.000Z")
     moment = _believed(parse_instant, value)
     if moment < 0:
@@ -134,7 +167,7 @@ class KeptTask(_Strict):
     delivery_id: DeliveryId
     attempts: Count
     crashes: Count
-    failures: Annotated[list[KeptFailure], Field(max_length=100)]
+    failures: Annotated[list[KeptFailure], Field(max_length=FAILURES, fail_fast=True)]
     receipt: Annotated[dict[str, Any], _within(RECEIPT_BYTES)] | None
     version: Number
     created_at: Moment

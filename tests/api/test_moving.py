@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import getpass
 import json
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -149,3 +151,49 @@ def test_what_is_larger_than_other_bodies_may_be_comes_in(ada: httpx2.Client) ->
     assert ada.get("/v1/tasks/large").json()["payload"] == payload
     for task_id in ("model", "large"):
         ada.delete(f"/v1/tasks/{task_id}")
+
+
+def around(task: str) -> bytes:
+    return b'{"kind":"live","task":{' + task.encode() + b"}}"
+
+
+HOSTILE = {
+    "bad failures": around('"failures":[' + ",".join(['{"a":0}'] * 250_000) + "]"),
+    "unknown fields": around(",".join(f'"{at}":0' for at in range(380_000))),
+    "one unknown field again and again": around(",".join(['"x":0'] * 600_000)),
+    "a large receipt": around('"receipt":{"x":[' + ",".join(["[]"] * 1_300_000) + "]}"),
+    "a large payload": around('"payload":{"json":[' + ",".join(["0"] * 2_000_000) + "]}"),
+    "many lines of unknown fields": b"\n".join([around(",".join(f'"{at}":0' for at in range(380)))] * 1000),
+    "an endless kind": b'{"kind":"' + b"9" * 4_000_000 + b'"}',
+    "an endless time": b'{"kind":"live","since":"' + b"9" * 4_000_000 + b'"}',
+    "nothing but line ends": b"\n" * LINE_BYTES,
+}
+
+
+@pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE.keys())
+def test_what_is_made_to_hold_the_daemon_up_is_refused_at_once(
+    me: httpx2.Client, ada: httpx2.Client, body: bytes
+) -> None:
+    over = threading.Event()
+    slowest = 0.0
+
+    def look() -> None:
+        nonlocal slowest
+        while not over.is_set():
+            began = time.monotonic()
+            assert me.get("/health").status_code == 200
+            slowest = max(slowest, time.monotonic() - began)
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    began = time.monotonic()
+    answer = ada.post("/v1/import", content=body, headers=NDJSON)
+    took = time.monotonic() - began
+    over.set()
+    looking.join()
+    assert answer.status_code in (200, 422)
+    assert answer.status_code == 422 or {one["result"] for one in answer.json()["results"]} == {"refused"}
+    assert len(answer.content) < 400 * 1000
+    assert all(len(one["reason"]) <= 300 for one in answer.json().get("results", ()))
+    assert took < 1.5
+    assert slowest < 0.8
