@@ -28,7 +28,7 @@ SHOWN_AT_A_TIME = 1000
 Values: TypeAlias = list[dict[str, Any]] | None
 Found: TypeAlias = Sequence[Row[Any]]
 
-_INSERT = insert(past).on_conflict_do_nothing(index_elements=["partition", "key", "uid"])
+_INSERT = insert(past).on_conflict_do_nothing(index_elements=["partition", "key", "uid", "owner"])
 _CURSOR = re.compile(r"([0-9]{1,18})\.([0-9]{1,18})")
 _NEWEST_FIRST = (past.c.finished.desc(), past.c.number.desc())
 
@@ -68,11 +68,11 @@ class Archive:
 
     async def restore(self, pasts: Sequence[Past]) -> list[bool]:
         """Keep these as they were elsewhere, all in one step; whether each is new here. Raises Unkeepable."""
-        returning = _INSERT.returning(past.c.partition, past.c.key, past.c.uid)
+        returning = _INSERT.returning(past.c.partition, past.c.key, past.c.uid, past.c.owner)
         owners = {one.task.owner for one in pasts}
         added = await self._write(owners, returning, [rows.pack(one) | {"unread": one.unread} for one in pasts])
         fresh = {tuple(row) for row in added}
-        return [(one.partition, one.key, one.task.uid) in fresh for one in pasts]
+        return [(one.partition, one.key, one.task.uid, one.task.owner) in fresh for one in pasts]
 
     async def latest(self, owner: str, task_id: str) -> Past | None:
         """The newest row of the owner's task of that id."""

@@ -41,8 +41,9 @@ past = Table(
     Column("version", Integer, nullable=False),
     Column("unread", Boolean, nullable=False),
     # A stream gives each entry a key of its own, but another server, or one that was rolled back, may give it again:
-    # the uid tells such an entry from one that is read twice.
-    UniqueConstraint("partition", "key", "uid", name="past_transition"),
+    # the uid tells such an entry from one that is read twice. What is imported chooses all three, so only the owner's
+    # own rows count.
+    UniqueConstraint("partition", "key", "uid", "owner", name="past_transition"),
 )
 
 # Lists come newest first, and are filtered by status before the row itself is touched.

@@ -2,12 +2,14 @@
 
 import asyncio
 import sqlite3
+from dataclasses import replace
 from itertools import pairwise
 
 import anyio
 import pytest
 
 from later.archive.archive import Archive
+from later.archive.rows import Past
 from later.core.errors import InvalidTask
 from later.core.past import Transition
 from later.core.task import Failure, Status, Window
@@ -224,3 +226,18 @@ async def test_readers_do_not_wait_for_writers(archive, make, tmp_path):
             assert ids(await archive.unread("ana")) == ["x"]
         sql.close()
     assert await archive.count_unread("ana") == 11
+
+
+async def test_no_owner_keeps_out_what_is_another_owners(archive, make):
+    transition = make(owner="ana")
+    of_ana = Past(**vars_of(transition), unread=True)
+    forged = replace(of_ana, task=replace(of_ana.task, owner="eve"))
+    assert await archive.restore([forged]) == [True]
+    assert await archive.insert([transition]) == [transition]
+    assert await archive.restore([forged, of_ana]) == [False, False]
+    assert [await archive.count(owner) for owner in ("ana", "eve")] == [1, 1]
+
+
+def vars_of(transition):
+    fields = ("partition", "key", "task", "at", "started", "receipt")
+    return {field: getattr(transition, field) for field in fields}

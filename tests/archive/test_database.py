@@ -8,11 +8,13 @@ import sys
 
 import anyio
 import pytest
+from alembic import command
+from alembic.config import Config
 from sqlalchemy import text
 
-from later.archive import database
+from later.archive import database, rows
 from later.archive.archive import Archive
-from later.archive.schema import metadata
+from later.archive.schema import metadata, past
 from later.core.errors import Unavailable
 from later.core.task import Status
 
@@ -92,6 +94,26 @@ async def test_the_migrations_lead_to_the_schema(archive, tmp_path):
         migrated = (await connection.execute(query)).all()
     await fresh.dispose()
     assert [tuple(row) for row in migrated] == [tuple(row) for row in meant]
+
+
+async def test_an_archive_of_the_first_version_is_brought_up_to_date_with_all_its_rows(tmp_path, make):
+    path = tmp_path / "archive.db"
+    first = Config()
+    first.set_main_option("script_location", str(database.MIGRATIONS))
+    connections = database.engine(path)
+
+    def upgrade(connection):
+        first.attributes["connection"] = connection
+        command.upgrade(first, "0001")
+
+    async with database.writing(connections).begin() as connection:
+        await connection.run_sync(upgrade)
+        await connection.execute(past.insert(), [rows.pack(make()) for _ in range(50)])
+        before = (await connection.execute(past.select())).all()
+    await connections.dispose()
+    archive = Archive(path)
+    async with archive.session(), archive._engine.connect() as connection:
+        assert (await connection.execute(past.select())).all() == before
 
 
 async def test_opening_again_changes_nothing(tmp_path):
