@@ -63,8 +63,8 @@ def add(body: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def without_a_daemon(*, past: bool = False) -> Iterator[http.Daemon]:
-    """The API in this process, on somebody's Redis; `past`: with the archive of the state directory."""
+def without_a_daemon() -> Iterator[http.Daemon]:
+    """The API in this process, on somebody's Redis."""
     from anyio.from_thread import start_blocking_portal
 
     from later import loading
@@ -76,7 +76,7 @@ def without_a_daemon(*, past: bool = False) -> Iterator[http.Daemon]:
 
         with (
             start_blocking_portal() as portal,
-            portal.wrap_async_context_manager(wiring.answering(chosen, past=past)) as answer,
+            portal.wrap_async_context_manager(wiring.answering(chosen)) as answer,
         ):
             yield http.Daemon(places.Door(), _Inside(portal, answer))
 

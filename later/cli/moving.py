@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 import click
 
-from later.cli import backup, http, options, output, road
+from later.cli import backup, http, options, output
 from later.cli.backup import PACE_BYTES, PACE_LINES, Line
 
 PATIENCE_S = 30.0
@@ -31,7 +31,8 @@ def export(file: str | None, every: bool, as_json: bool) -> int:
     `later import` keeps them again: here, on another machine, or in another number of partitions.
     """
     counts = dict.fromkeys(("live", "past", "left_out"), 0)
-    with backup.written_whole(file) as out, _door() as door:
+    with backup.written_whole(file) as out:
+        door = _Door()
         out.write(backup.first(every=every))
         # A task that ends meanwhile is among the live ones, or past by the time these are asked for.
         _write(door, "live", every, out, counts)
@@ -51,7 +52,8 @@ def import_(file: str, as_json: bool) -> int:
 
     What is here already stays as it is, so that it may be run again, and goes on where it was broken off.
     """
-    with open(file, "rb") as source, _door() as door:
+    with open(file, "rb") as source:
+        door = _Door()
         backup.check(file, source)
         coming = _Import(door, source)
         with _bar(f"importing {file}", 2 * (os.fstat(source.fileno()).st_size - source.tell())) as bar:
@@ -72,8 +74,9 @@ def import_(file: str, as_json: bool) -> int:
 class _Door:
     """Asks again for a while where no answer comes: whatever is asked here may be repeated."""
 
-    def __init__(self, daemon: http.Daemon) -> None:
-        self._daemon = daemon
+    def __init__(self) -> None:
+        # There has to be one: what is past is kept by the daemon that archived it.
+        self._daemon = http.daemon()
 
     def ask(self, method: str, path: str, body: bytes | None = None, query: dict[str, Any] | None = None) -> Any:
         until = time.monotonic() + PATIENCE_S
@@ -85,12 +88,6 @@ class _Door:
                     raise
                 time.sleep(PAUSE_S)
                 self._daemon = http.find() or self._daemon
-
-
-@contextlib.contextmanager
-def _door() -> Iterator[_Door]:
-    with road.daemon_or_store(past=True) as daemon:
-        yield _Door(daemon)
 
 
 def _write(door: _Door, part: str, every: bool, out: BinaryIO, counts: dict[str, int]) -> None:

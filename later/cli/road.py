@@ -9,16 +9,13 @@ from later.cli import http, places
 
 
 @contextmanager
-def daemon_or_store(*, past: bool = False) -> Iterator[http.Daemon]:
-    """The daemon or, where there is none and somebody's Redis is named, the same API in this process.
-
-    `past`: there with the archive.
-    """
+def daemon_or_store() -> Iterator[http.Daemon]:
+    """The daemon or, where there is none and somebody's Redis is named, the same API in this process."""
     found = http.find()
     if found is None and places.may_ask_the_store():
         from later.cli import engine
 
-        with engine.without_a_daemon(past=past) as inside:
+        with engine.without_a_daemon() as inside:
             yield inside
     else:
         yield found or http.daemon()

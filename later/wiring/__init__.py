@@ -63,11 +63,8 @@ async def run(settings: Settings, *, audience: TextIO | None = None, visitor: Vi
 
 
 @asynccontextmanager
-async def answering(settings: Settings, *, past: bool = False) -> AsyncIterator[Answering]:
-    """The API without a daemon, in this process; the store must be somebody's Redis.
-
-    `past`: with the archive of the state directory, where there is no daemon then and none can start.
-    """
+async def answering(settings: Settings) -> AsyncIterator[Answering]:
+    """The API without a daemon, in this process; the store must be somebody's Redis. Nothing is archived here."""
     import httpx2
 
     logs.configure(settings.log, "error")
@@ -81,10 +78,6 @@ async def answering(settings: Settings, *, past: bool = False) -> AsyncIterator[
             silent = error.message == StoreUnavailable.__doc__
             what = "does not answer" if silent else f"does not serve: {error.message}"
             raise StoreUnavailable(f"{engine.where} {what}; check LATER_REDIS_URL, or try again") from None
-        if past:
-            directory.make_private(settings.state_dir)
-            stack.enter_context(directory.only_daemon(settings.state_dir))
-            await stack.enter_async_context(engine.archive.session())
         peer = (f"{PEER}{os.getuid()}", 0)
         transport = httpx2.ASGITransport(app=create_app(house.build(engine, None)), client=peer)
         http = await stack.enter_async_context(httpx2.AsyncClient(transport=transport, base_url="http://later"))

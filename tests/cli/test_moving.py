@@ -273,13 +273,21 @@ class TestImport:
 class TestElsewhere:
     @alone
     @pytest.mark.slow
-    def test_with_somebodys_redis_and_no_daemon(self, exported: Path, here: Program) -> None:
+    def test_with_somebodys_redis(self, exported: Path, here: Program) -> None:
         with served("valkey") as server, installed(LATER_REDIS_URL=server.url, **MAIL_THAT_FAILS) as program:
+            program.start()
             assert program.run("import", str(exported)).stdout == f"imported 7 tasks from {exported}\n"
             program.run("export", "again")
             assert sorted(map(str, lines_of(program.home / "again")[1:])) == sorted(map(str, lines_of(exported)[1:]))
-            program.start()
             assert everything(program) == everything(here)
+
+    @alone
+    def test_with_somebodys_redis_and_no_daemon_nothing_is_archived_where_no_daemon_looks(self, exported: Path) -> None:
+        with served("valkey") as server, installed(LATER_REDIS_URL=server.url) as program:
+            for words in (["import", str(exported)], ["export"]):
+                assert "start one: `later run` here" in program.run(*words, check=69).stderr
+            assert not program.state.exists()
+            assert server.ask("DBSIZE") == 0
 
     @alone
     def test_with_the_embedded_store_a_daemon_is_needed(self, exported: Path) -> None:
