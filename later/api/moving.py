@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
@@ -22,6 +23,10 @@ from later.store.base import Standing
 
 LINES = 1000
 """Reading that many does not keep others waiting for long."""
+
+PAGE_BYTES = 4 * 1024 * 1024
+CHUNK = 20
+"""Looked at together; a page ends after the chunk with which it has PAGE_BYTES."""
 
 router = APIRouter(prefix="/v1", tags=["moving"])
 
@@ -60,20 +65,29 @@ async def take_out(
 ) -> Answer:
     """Your tasks as lines that another Later keeps: all of the part `live` first, then `past`. `all`: of every owner.
 
-    A page may be empty and not the last one. `total` comes with the first page.
+    A page may be empty and not the last one; it ends early where tasks are large. `total` comes with the first page.
     """
     caller.require("read")
     if every:
         caller.require("admin")
     owner, moving = None if every else caller.owner, house.moving
     total = await moving.count(owner, part) if cursor is None else None
-    if part == "live":
-        walked = await moving.live(owner, cursor=cursor, limit=limit)
-        (lines, odd), unreadable, following = _lines(walked.found), walked.unreadable, walked.next
-    else:
-        rows, following = await moving.past(owner, cursor=cursor, limit=limit)
-        (lines, odd), unreadable = _lines(rows), ()
-    return Answer({"lines": lines, "unreadable": [*unreadable, *odd], "total": total, "next": following})
+    page: dict[str, list[Any]] = {"lines": [], "unreadable": []}
+    size = 0
+    for begin in range(0, limit, CHUNK):
+        chunk = min(CHUNK, limit - begin)
+        if part == "live":
+            walked = await moving.live(owner, cursor=cursor, limit=chunk)
+            (lines, odd), unreadable, cursor = _lines(walked.found), walked.unreadable, walked.next
+        else:
+            rows, cursor = await moving.past(owner, cursor=cursor, limit=chunk)
+            (lines, odd), unreadable = _lines(rows), ()
+        page["lines"] += lines
+        page["unreadable"] += [*unreadable, *odd]
+        size += len(json.dumps(lines))
+        if cursor is None or size >= PAGE_BYTES:
+            break
+    return Answer({**page, "total": total, "next": cursor})
 
 
 @router.post(
