@@ -32,7 +32,7 @@ LINE_BYTES = 4 * 1024 * 1024
 
 RECEIPT_BYTES = 1024 * 1024
 FAILURES = 100
-FIELDS = 64
+FIELDS = 32
 """More than anything in a line has; each unknown one would cost a complaint of its own."""
 BRACKETS = 500_000
 """More than the texts and receipts of a task have; making a million lists takes a while."""
