@@ -53,6 +53,8 @@ def written_whole(file: str | None) -> Iterator[BinaryIO]:
         _refuse_taken(file)
         os.rename(draft, file)
         _sync(os.path.dirname(os.path.abspath(file)))
+    except OSError as error:
+        raise Refused(f"{file} cannot be written: {_why(error)}") from None
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(draft)
@@ -74,10 +76,24 @@ def line(said: dict[str, Any]) -> bytes:
     return json.dumps(said, ensure_ascii=False, separators=(",", ":")).encode(errors="backslashreplace") + b"\n"
 
 
+@contextlib.contextmanager
+def opened(file: str) -> Iterator[BinaryIO]:
+    """The file, to be read from its beginning more than once. Raises Refused."""
+    with contextlib.ExitStack() as stack:
+        try:
+            source = stack.enter_context(open(file, "rb"))
+        except OSError as error:
+            raise Refused(f"{file} cannot be read: {_why(error)}", status=2) from None
+        if not source.seekable():
+            raise Refused(f"{file} is read twice, so it has to be a file and no pipe", status=2)
+        check(file, source)
+        yield source
+
+
 def check(file: str, source: BinaryIO) -> None:
     """Refuse what is no export, or one of another format."""
     said = _object(source.readline(LINE_BYTES)) or {}
-    if said.get("later") != "export" or not source.seekable():
+    if said.get("later") != "export":
         raise Refused(f"{file} is not a file that `later export` wrote: its first line should say so", status=2)
     if said.get("format") != FORMAT:
         written = f"{file} was written by Later {said.get('version')} in format {said.get('format')}"
@@ -123,6 +139,10 @@ def _sync(directory: str) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _why(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
 
 
 def _object(text: bytes) -> dict[str, Any] | None:

@@ -52,9 +52,8 @@ def import_(file: str, as_json: bool) -> int:
 
     What is here already stays as it is, so that it may be run again, and goes on where it was broken off.
     """
-    with open(file, "rb") as source:
+    with backup.opened(file) as source:
         door = _Door()
-        backup.check(file, source)
         coming = _Import(door, source)
         with _bar(f"importing {file}", 2 * (os.fstat(source.fileno()).st_size - source.tell())) as bar:
             # What is over has to be known before it could come back to life.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -93,6 +94,10 @@ class TestExport:
         assert exported.stat().st_mode & 0o777 == 0o600
         assert [path.name for path in here.home.glob("*.part")] == []
 
+    def test_what_cannot_be_written_is_told_by_its_own_name(self, here: Program) -> None:
+        refused = here.run("export", "nowhere/backup.jsonl", check=1)
+        assert refused.stderr == "later: nowhere/backup.jsonl cannot be written: no such file or directory\n"
+
     def test_a_file_that_is_there_stays(self, here: Program, exported: Path) -> None:
         before = exported.read_bytes()
         refused = here.run("export", "backup.jsonl", check=4)
@@ -105,9 +110,6 @@ class TestExport:
         assert done.stderr == "exported 3 live and 4 past tasks\n"
         summary = here.run("export", "--json").stderr
         assert json.loads(summary) == {"file": None, "live": 3, "past": 4, "left_out": 0}
-
-    def test_a_directory_that_is_not_there_is_told(self, here: Program) -> None:
-        assert "No such file or directory" in here.run("export", "nowhere/backup", check=1).stderr
 
     @pytest.mark.slow
     def test_a_record_that_cannot_be_read_is_named_and_the_others_come(self) -> None:
@@ -212,8 +214,23 @@ class TestImport:
         assert sentence in done.stderr
         assert len(done.stderr.splitlines()) == 1
 
-    def test_a_file_that_is_not_there_is_told(self, here: Program) -> None:
-        assert "No such file or directory: 'nowhere'" in here.run("import", "nowhere", check=1).stderr
+    @pytest.mark.parametrize(
+        ("file", "sentence"),
+        [
+            ("nowhere", "nowhere cannot be read: no such file or directory"),
+            (".", ". cannot be read: is a directory"),
+            ("pipe", "pipe is read twice, so it has to be a file and no pipe"),
+        ],
+    )
+    def test_what_cannot_be_read_is_told(self, here: Program, file: str, sentence: str) -> None:
+        pipe = here.home / "pipe"
+        if not pipe.exists():
+            os.mkfifo(pipe)
+        held = os.open(pipe, os.O_RDWR)  # so that opening it to read does not wait for somebody who writes
+        try:
+            assert here.run("import", file, check=2).stderr == f"later: {sentence}\n"
+        finally:
+            os.close(held)
 
     def test_another_task_of_that_id_stays_and_is_told(self, there: Program) -> None:
         house.write(there.home / "taken", ME, lives=2, pasts=0)
