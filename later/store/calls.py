@@ -175,7 +175,7 @@ class Calls:
                 return await self._damaged(keys) if said.startswith(WRONG_TYPE) else None
             case _ if isinstance(error.__cause__, exceptions.AuthenticationError):
                 return self._refused(f"the store refuses this user: {error}")
-            case exceptions.ConnectionError() if "DB index" in str(error):
+            case _ if isinstance(error.__cause__, exceptions.ResponseError):  # while it was connected, to SELECT say
                 return self._refused(f"the store refuses what its address says: {error}")
             case _:
                 self._contact.missed(str(error) or f"no answer within {REPLY_S:g} s")
